@@ -1,0 +1,215 @@
+"""ChatStream Trio: serve a chat model to many people from one machine, and never lose a seat.
+
+The public names. They are imported when they are first used, so that ``import chatstream_trio``
+loads neither torch nor a web framework, and ``chatstream_trio.engine`` runs on a machine that has
+only torch, transformers and attrs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "admission": ("AdmissionStatistics",),
+    "engine.scripted_runner": ("ScriptedRunner",),
+    "errors": (
+        "ChatStreamError",
+        "ContextTooLong",
+        "Draining",
+        "EngineFailed",
+        "IdInUse",
+        "InvalidRequest",
+        "Loading",
+        "ModelNotFound",
+        "ModelNotLoaded",
+        "ModelNotServed",
+        "ModelNotSupported",
+        "QueueFull",
+        "SettingsError",
+        "StreamCancelled",
+        "StreamFault",
+        "StreamNotFound",
+        "Unavailable",
+        "UnsupportedField",
+    ),
+    "events": ("Event", "Finished", "FinishReason", "Queued", "Started", "Text", "Usage"),
+    "generation": ("Generation", "GenerationState", "GenerationStatus"),
+    "models": ("Model",),
+    "request": ("ChatRequest", "Message", "SamplingOptions"),
+    "service": ("ChatStream", "Ended", "Health", "Outcome", "Status"),
+    "settings": ("Settings",),
+    "web.app": ("create_app", "install"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from chatstream_trio.admission import AdmissionStatistics as AdmissionStatistics
+    from chatstream_trio.engine.scripted_runner import ScriptedRunner as ScriptedRunner
+    from chatstream_trio.errors import (
+        ChatStreamError as ChatStreamError,
+    )
+    from chatstream_trio.errors import (
+        ContextTooLong as ContextTooLong,
+    )
+    from chatstream_trio.errors import (
+        Draining as Draining,
+    )
+    from chatstream_trio.errors import (
+        EngineFailed as EngineFailed,
+    )
+    from chatstream_trio.errors import (
+        IdInUse as IdInUse,
+    )
+    from chatstream_trio.errors import (
+        InvalidRequest as InvalidRequest,
+    )
+    from chatstream_trio.errors import (
+        Loading as Loading,
+    )
+    from chatstream_trio.errors import (
+        ModelNotFound as ModelNotFound,
+    )
+    from chatstream_trio.errors import (
+        ModelNotLoaded as ModelNotLoaded,
+    )
+    from chatstream_trio.errors import (
+        ModelNotServed as ModelNotServed,
+    )
+    from chatstream_trio.errors import (
+        ModelNotSupported as ModelNotSupported,
+    )
+    from chatstream_trio.errors import (
+        QueueFull as QueueFull,
+    )
+    from chatstream_trio.errors import (
+        SettingsError as SettingsError,
+    )
+    from chatstream_trio.errors import (
+        StreamCancelled as StreamCancelled,
+    )
+    from chatstream_trio.errors import (
+        StreamFault as StreamFault,
+    )
+    from chatstream_trio.errors import (
+        StreamNotFound as StreamNotFound,
+    )
+    from chatstream_trio.errors import (
+        Unavailable as Unavailable,
+    )
+    from chatstream_trio.errors import (
+        UnsupportedField as UnsupportedField,
+    )
+    from chatstream_trio.events import (
+        Event as Event,
+    )
+    from chatstream_trio.events import (
+        Finished as Finished,
+    )
+    from chatstream_trio.events import (
+        FinishReason as FinishReason,
+    )
+    from chatstream_trio.events import (
+        Queued as Queued,
+    )
+    from chatstream_trio.events import (
+        Started as Started,
+    )
+    from chatstream_trio.events import (
+        Text as Text,
+    )
+    from chatstream_trio.events import (
+        Usage as Usage,
+    )
+    from chatstream_trio.generation import (
+        Generation as Generation,
+    )
+    from chatstream_trio.generation import (
+        GenerationState as GenerationState,
+    )
+    from chatstream_trio.generation import (
+        GenerationStatus as GenerationStatus,
+    )
+    from chatstream_trio.models import Model as Model
+    from chatstream_trio.request import (
+        ChatRequest as ChatRequest,
+    )
+    from chatstream_trio.request import (
+        Message as Message,
+    )
+    from chatstream_trio.request import (
+        SamplingOptions as SamplingOptions,
+    )
+    from chatstream_trio.service import (
+        ChatStream as ChatStream,
+    )
+    from chatstream_trio.service import (
+        Ended as Ended,
+    )
+    from chatstream_trio.service import (
+        Health as Health,
+    )
+    from chatstream_trio.service import (
+        Outcome as Outcome,
+    )
+    from chatstream_trio.service import (
+        Status as Status,
+    )
+    from chatstream_trio.settings import Settings as Settings
+    from chatstream_trio.web.app import create_app as create_app
+    from chatstream_trio.web.app import install as install
+
+__all__ = [
+    "AdmissionStatistics",
+    "ChatRequest",
+    "ChatStream",
+    "ChatStreamError",
+    "ContextTooLong",
+    "Draining",
+    "Ended",
+    "EngineFailed",
+    "Event",
+    "FinishReason",
+    "Finished",
+    "Generation",
+    "GenerationState",
+    "GenerationStatus",
+    "Health",
+    "IdInUse",
+    "InvalidRequest",
+    "Loading",
+    "Message",
+    "Model",
+    "ModelNotFound",
+    "ModelNotLoaded",
+    "ModelNotServed",
+    "ModelNotSupported",
+    "Outcome",
+    "QueueFull",
+    "Queued",
+    "SamplingOptions",
+    "ScriptedRunner",
+    "Settings",
+    "SettingsError",
+    "Started",
+    "Status",
+    "StreamCancelled",
+    "StreamFault",
+    "StreamNotFound",
+    "Text",
+    "Unavailable",
+    "UnsupportedField",
+    "Usage",
+    "create_app",
+    "install",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,58 @@
+"""What travels from a generation to whoever asked for it. Frozen, and free of any transport."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+from attrs import frozen
+
+
+class FinishReason(Enum):
+    """Why an answer is complete; the values are OpenAI's."""
+
+    STOP = "stop"
+    """End of sequence, a stop token or a stop string."""
+    LENGTH = "length"
+    """``max_tokens``, or the end of the context."""
+
+
+@frozen
+class Usage:
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@frozen
+class Queued:
+    """The request waits. Sent at once and at each change; only the newest matters."""
+
+    position: int
+    """1 is next."""
+    eta_seconds: float | None
+    """Estimated seconds until its seat; None before any seat was seen to get free."""
+
+
+@frozen
+class Started:
+    """The request has its seat."""
+
+
+@frozen
+class Text:
+    """A piece of the answer: whole characters, possibly of several tokens."""
+
+    text: str
+
+
+@frozen
+class Finished:
+    """The answer is complete. The last event."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+Event: TypeAlias = Queued | Started | Text | Finished

@@ -1,0 +1,95 @@
+"""Every setting, once: a frozen class, and the only reader of flags, environment and TOML.
+
+A setting is a flag ``--max-active``, a variable ``CHATSTREAM_MAX_ACTIVE`` and a TOML key
+``max_active``; flag beats variable beats file. Ranges are checked here, whoever makes a
+:class:`Settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from chatstream_trio.errors import SettingsError
+
+
+def _in_range(
+    low: float, high: float = float("inf")
+) -> Callable[[Any, Attribute[Any], float | None], None]:
+    def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            wanted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise SettingsError(f"{attribute.name} must be {wanted}", param=attribute.name)
+
+    return check
+
+
+def _one_of(*patterns: str) -> Callable[[Any, Attribute[Any], str], None]:
+    def check(_: object, attribute: Attribute[Any], value: str) -> None:
+        if not any(re.fullmatch(pattern, value) for pattern in patterns):
+            choices = ", ".join(pattern.replace(r"\d+", "N") for pattern in patterns)
+            raise SettingsError(
+                f"{attribute.name} must be one of {choices}; it is {value!r}",
+                param=attribute.name,
+            )
+
+    return check
+
+
+@frozen(kw_only=True)
+class Settings:
+    """How a server behaves.
+
+    Raises:
+        SettingsError: A value is out of range; ``param`` names it.
+    """
+
+    model: str | None = None
+    """Folder or hub name of the model; "scripted" for a server without one. Default: the demo."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = field(default=8000, validator=_in_range(0, 65535))
+    """Port to listen on; 0 picks a free one."""
+
+    device: str = field(
+        default="auto", validator=_one_of("auto", "cpu", "cuda", r"cuda:\d+", "mps")
+    )
+    """Where the model runs: auto, cpu, cuda, cuda:N or mps."""
+
+    dtype: str = field(default="auto", validator=_one_of("auto", "float32", "bfloat16", "float16"))
+    """Precision of the weights: auto (as saved), float32, bfloat16 or float16."""
+
+    max_active: int = field(default=8, validator=_in_range(1, 4096))
+    """Seats: streams that generate at once."""
+
+    max_waiting: int = field(default=64, validator=_in_range(0, 1_000_000))
+    """Places in the waiting room; who comes after that is refused."""
+
+    max_model_len: int | None = field(default=None, validator=_in_range(2))
+    """Tokens of prompt and answer together. Default: the model's context, if memory allows."""
+
+    drain_seconds: float = field(default=10.0, validator=_in_range(0, 86_400))
+    """How long running streams may finish after SIGTERM."""
+
+    prefill_chunk: int = field(default=256, validator=_in_range(1, 1_000_000))
+    """Prompt tokens that are read in one turn, beside the others' steps."""
+
+    threads: int | None = field(default=None, validator=_in_range(1, 1024))
+    """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
+
+    turn_timeout: float = field(default=60.0, validator=_in_range(0.1))
+    """Seconds after which a turn that does not end makes /health say "failed"."""
+
+    max_body_bytes: int = field(default=4 * 2**20, validator=_in_range(1024))
+    """Largest request body."""
+
+    max_connections: int = field(default=1024, validator=_in_range(1))
+    """Open connections at once."""
+
+    write_timeout: float = field(default=30.0, validator=_in_range(0.1))
+    """Seconds for which a client may read nothing at all before it is cut off."""
