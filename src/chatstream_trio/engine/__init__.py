@@ -1,0 +1,1 @@
+"""The engine: turns of one model on one dedicated thread."""

@@ -1,0 +1,165 @@
+"""What a turn takes and what it gives: the contract between the engine and a model.
+
+A :class:`Runner` is a plain synchronous object with one method, so that the same runner can live
+in a thread, in another process or on another machine: everything in a :class:`Turn` and a
+:class:`TurnResult` is a frozen value. It does not know requests, seats, queues, text or time.
+
+Rows. A stream lives in a *row* of the KV cache, a number from 0 to ``rows - 1`` that the engine
+hands out. What a runner keeps, it keeps by row, and a :class:`Start` overwrites all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from attrs import Attribute, Factory, field, frozen, validators
+
+from chatstream_trio.errors import InvalidRequest
+
+
+def _between(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
+    """A validator: a finite number in ``[low, high]``, else :class:`InvalidRequest`."""
+
+    def check(_: object, attribute: Attribute[Any], value: float) -> None:
+        if not low <= value <= high:  # also refuses NaN
+            name = attribute.name
+            raise InvalidRequest(f"{name} must be between {low:g} and {high:g}", param=name)
+
+    return check
+
+
+def _check_bias(_: object, __: object, value: Mapping[int, float]) -> None:
+    if not all(-100 <= bias <= 100 for bias in value.values()):
+        raise InvalidRequest("logit_bias values must be between -100 and 100", param="logit_bias")
+
+
+@frozen
+class Sampling:
+    """How the next token of one stream is chosen from its logits.
+
+    The order is the field's usual one: logit bias, repetition penalty (over prompt and answer, as
+    in the CTRL paper, arXiv:1909.05858), presence and frequency penalties (over the answer, as
+    OpenAI defines them), temperature, top-k, top-p (nucleus, arXiv:1904.09751), min-p
+    (arXiv:2407.01082), and then the inverse of the cumulative distribution at one uniform number
+    that is a function of ``seed`` and the position alone.
+    """
+
+    temperature: float = field(default=1.0, validator=_between(0, 2))
+    """0 is greedy: the most likely token, after bias and penalties."""
+    top_p: float = field(default=1.0, validator=_between(0, 1))
+    top_k: int = field(default=0, validator=_between(0, 2**31 - 1))
+    """0 keeps all tokens."""
+    min_p: float = field(default=0.0, validator=_between(0, 1))
+    repetition_penalty: float = field(default=1.0, validator=_between(0.01, 100))
+    presence_penalty: float = field(default=0.0, validator=_between(-2, 2))
+    frequency_penalty: float = field(default=0.0, validator=_between(-2, 2))
+    logit_bias: Mapping[int, float] = field(default=Factory(dict), validator=_check_bias)
+    """Token id -> what is added to its logit. Ids outside of the vocabulary are refused earlier."""
+    seed: int = field(default=0, validator=_between(-(2**63), 2**63 - 1))
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@frozen
+class Start:
+    """A stream begins in a row. Nothing of the row's earlier stream may shine through."""
+
+    row: int
+    prompt: tuple[int, ...] = field(validator=validators.min_len(1))
+    """Token ids. Position ``i`` of the row will hold ``prompt[i]``."""
+    sampling: Sampling = GREEDY
+
+
+@frozen
+class Prefill:
+    """Read ``prompt[start:stop]`` of a row into its KV cache.
+
+    Chunks of one prompt come in order and without gaps. The chunk with ``stop == len(prompt)``
+    ends the prefill and gives the stream's first token in the same turn.
+    """
+
+    row: int
+    start: int
+    stop: int
+
+
+@frozen
+class Decode:
+    """Feed ``token`` at ``position`` (0-based) of a row and choose the token behind it."""
+
+    row: int
+    token: int
+    position: int
+
+
+@frozen
+class Turn:
+    """One forward pass for everybody. No row appears both in ``prefill`` and in ``decode``.
+
+    ``ended`` rows belong to nobody any more; one of them may be in ``started`` of the same turn.
+    """
+
+    ended: tuple[int, ...] = ()
+    started: tuple[Start, ...] = ()
+    prefill: tuple[Prefill, ...] = ()
+    decode: tuple[Decode, ...] = ()
+
+
+@frozen
+class Step:
+    """What one row got out of a turn: tokens, or a fault that ends this stream only."""
+
+    row: int
+    tokens: tuple[int, ...] = ()
+    fault: str | None = None
+
+
+@frozen
+class TurnResult:
+    """One :class:`Step` for each decode and each *finished* prefill, in any order."""
+
+    steps: tuple[Step, ...] = ()
+
+
+@frozen
+class RunnerInfo:
+    """What the rest of the house may know about a model."""
+
+    model: str
+    """The id under which it is served."""
+    device: str
+    rows: int
+    """Streams that can be active at once."""
+    max_model_len: int
+    """Tokens of prompt and answer together that one row can hold."""
+    vocab_size: int
+    eos_token_ids: frozenset[int] = frozenset()
+    sampling: Sampling = Sampling()
+    """What holds where a request says nothing (from the model's generation config)."""
+    pace: float = 0.0
+    """Seconds that a turn lasts at least (scripted runners only)."""
+    notes: tuple[str, ...] = ()
+    """Lines worth telling the operator at start: sizes, threads, choices made."""
+
+
+class Runner(Protocol):
+    """One model. All calls come from one thread, never two at a time."""
+
+    @property
+    def info(self) -> RunnerInfo:
+        """Constant from construction on."""
+        ...
+
+    def run_turn(self, turn: Turn) -> TurnResult:
+        """Carry out one turn.
+
+        All rows share one forward pass. What a row gets depends on that row alone (law 7 of the
+        design). If a row's own numbers go wrong it gets a ``fault``, and the others their tokens.
+
+        Raises:
+            Exception: The turn as a whole failed. Then it has changed nothing that running it
+                again, whole or row by row, would not overwrite.
+        """
+        ...

@@ -1,0 +1,147 @@
+"""The state machine around a runner: commands in, outcomes out. Synchronous; knows no Trio.
+
+:func:`work` is a generator, so that it has two drivers without being written twice: the engine's
+thread (which really sleeps), and a task on the event loop (for tests in virtual time). It says
+how long it would like to sleep and is given the commands that came meanwhile.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from typing import TypeAlias
+
+from attrs import frozen
+
+from chatstream_trio.engine.runner import Runner, Step, Turn, TurnResult
+from chatstream_trio.engine.turns import StreamOutcome, StreamSpec, Turns, split
+
+
+@frozen
+class StartStream:
+    """A stream that holds a seat begins with the next turn."""
+
+    spec: StreamSpec
+
+
+@frozen
+class CancelStream:
+    """A stream ends before the next turn. Nothing happens if it is over already."""
+
+    number: int
+
+
+@frozen
+class Stop:
+    """The worker ends before the next turn."""
+
+
+Command: TypeAlias = StartStream | CancelStream | Stop
+
+TurnLoop: TypeAlias = Generator[float | None, Iterable[Command], None]
+"""What :func:`work` returns: yields seconds to sleep, receives the commands that came."""
+
+
+@frozen
+class Outcome:
+    """What became of streams: handed over after each turn, and at once when one is let go."""
+
+    streams: tuple[StreamOutcome, ...]
+    turns: int
+    """Turns run so far."""
+    rows_in_use: int
+
+
+def work(
+    runner: Runner,
+    *,
+    prefill_chunk: int,
+    hand_over: Callable[[Outcome], None],
+    clock: Callable[[], float],
+) -> TurnLoop:
+    """Run turns until told to stop.
+
+    Yields:
+        Seconds to sleep unless a command comes earlier; None for as long as it takes.
+
+    Receives:
+        The commands that came, oldest first.
+    """
+    turns = Turns(runner.info.rows, prefill_chunk)
+    count = 0
+    next_turn = clock()
+
+    def tell(streams: Iterable[StreamOutcome]) -> None:
+        hand_over(Outcome(tuple(streams), count, turns.active))
+
+    while True:
+        commands = yield (max(0.0, next_turn - clock()) if turns.active else None)
+        let_go: list[StreamOutcome] = []
+        for command in commands:
+            match command:
+                case StartStream(spec):
+                    turns.start(spec)
+                case CancelStream(number):
+                    let_go += filter(None, [turns.cancel(number)])
+                case Stop():
+                    return
+                case _:
+                    raise TypeError(f"not a command: {command!r}")
+        if let_go:  # a seat must not wait for the turn that goes on without it
+            tell(let_go)
+        began = clock()
+        if began < next_turn or (turn := turns.plan()) is None:
+            continue
+        next_turn = began + runner.info.pace
+        result = _run(runner, turn)
+        count += 1
+        tell(turns.settle(turn, result))
+
+
+class Inbox:
+    """Commands on their way into a thread, which sleeps nowhere else."""
+
+    def __init__(self) -> None:
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def put(self, command: Command) -> None:
+        """Carry a command in. Never blocks."""
+        self._commands.put(command)
+
+    def collect(self, timeout: float | None) -> list[Command]:
+        """Wait for a command, at most so many seconds; then take all that are there."""
+        commands: list[Command] = []
+        with suppress(queue.Empty):
+            commands.append(self._commands.get(timeout != 0, timeout))
+            while True:
+                commands.append(self._commands.get_nowait())
+        return commands
+
+
+def work_in_thread(loop: TurnLoop, inbox: Inbox) -> None:
+    """Drive the turn loop in this thread until it ends."""
+    timeout = next(loop)
+    with suppress(StopIteration):
+        while True:
+            timeout = loop.send(inbox.collect(timeout))
+
+
+def _run(runner: Runner, turn: Turn) -> TurnResult:
+    """Run a turn; if it fails as a whole, run it row by row to find the culprit (law 8)."""
+    try:
+        return runner.run_turn(turn)
+    except Exception:
+        steps: list[Step] = []
+        for alone in split(turn):
+            steps += _run_alone(runner, alone)
+        return TurnResult(tuple(steps))
+
+
+def _run_alone(runner: Runner, turn: Turn) -> tuple[Step, ...]:
+    try:
+        return runner.run_turn(turn).steps
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+        rows = [chunk.row for chunk in turn.prefill] + [decode.row for decode in turn.decode]
+        return tuple(Step(row, fault=fault) for row in rows)

@@ -1,0 +1,184 @@
+"""The laws that every runner keeps; a runner's test module subclasses :class:`RunnerContract`.
+
+Nothing here knows a model: the vocabulary is the runner's own, and no text is expected, only that
+what one stream says stays the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from attrs import evolve
+from drive import Drive, Stream, run_streams
+
+from chatstream_trio.engine.runner import (
+    Decode,
+    Prefill,
+    Runner,
+    Sampling,
+    Start,
+    Turn,
+    TurnResult,
+)
+
+MakeRunner = Callable[..., Runner]
+
+SAMPLED = Sampling(temperature=1.0, seed=7)
+MIXED = (
+    Sampling(temperature=0.0),
+    SAMPLED,
+    Sampling(temperature=1.5, top_p=0.9, seed=-3),
+    Sampling(temperature=0.8, top_k=5, min_p=0.02, seed=2**62),
+    Sampling(temperature=0.0, repetition_penalty=1.3),
+    Sampling(temperature=1.0, presence_penalty=0.7, frequency_penalty=0.4, seed=1),
+    Sampling(temperature=1.0, logit_bias={3: 4.0, 5: -100.0}, seed=11),
+)
+
+
+def some_prompt(chance: random.Random, runner: Runner, longest: int = 14) -> tuple[int, ...]:
+    """Ids that any vocabulary has."""
+    top = min(runner.info.vocab_size, 50)
+    return tuple(chance.randrange(top) for _ in range(chance.randint(1, longest)))
+
+
+def some_streams(chance: random.Random, runner: Runner, count: int) -> list[Stream]:
+    """Streams that differ in everything that a stream can differ in."""
+    return [
+        Stream(
+            prompt=some_prompt(chance, runner),
+            tokens=chance.randint(1, 12),
+            sampling=chance.choice(MIXED),
+            begin=chance.randint(0, 10),
+            chunk=chance.choice([1, 2, 3, 5, 100]),
+        )
+        for _ in range(count)
+    ]
+
+
+class RunnerContract:
+    """Subclasses supply the fixture ``make_runner(rows=..., max_model_len=...) -> Runner``.
+
+    Two runners from one ``make_runner`` serve the same model. 4 rows of 64 tokens must be possible.
+    """
+
+    @pytest.fixture
+    def runner(self, make_runner: MakeRunner) -> Runner:
+        return make_runner(rows=4, max_model_len=64)
+
+    def test_info_is_consistent(self, make_runner: MakeRunner) -> None:
+        """What was asked for is what ``info`` says, and it does not change."""
+        runner = make_runner(rows=3, max_model_len=48)
+        info = runner.info
+        assert (info.rows, info.max_model_len) == (3, 48)
+        assert info.vocab_size > 0
+        assert info.model
+        assert info.device
+        assert all(token >= 0 for token in info.eos_token_ids)
+        run_streams(runner, Stream((1, 2), tokens=2))
+        assert runner.info == info
+
+    @pytest.mark.parametrize("sampling", MIXED)
+    def test_chunks_of_a_prompt_do_not_change_the_answer(
+        self, runner: Runner, sampling: Sampling
+    ) -> None:
+        """Law 6: read in chunks of 1, 3 or whole, a prompt gets the same answer."""
+        prompt = (*some_prompt(random.Random(1), runner, 11), 1, 2, 3)
+        whole = Stream(prompt, tokens=10, sampling=sampling)
+        texts = [run_streams(runner, evolve(whole, chunk=chunk))[0] for chunk in (1, 3, 1000)]
+        assert texts[0] == texts[1] == texts[2]
+        assert all(0 <= token < runner.info.vocab_size for token in texts[0])
+
+    def test_only_finished_prefills_answer(self, runner: Runner) -> None:
+        """Law 5: an unfinished prefill yields no step, a finished one exactly one."""
+        start = Start(2, (1, 2, 3, 4))
+        assert not runner.run_turn(Turn(started=(start,), prefill=(Prefill(2, 0, 2),))).steps
+        assert not runner.run_turn(Turn(prefill=(Prefill(2, 2, 3),))).steps
+        (step,) = runner.run_turn(Turn(prefill=(Prefill(2, 3, 4),))).steps
+        assert step.row == 2
+        assert len(step.tokens) == 1
+        assert step.fault is None
+
+    def test_decoding_streams_get_one_token_each(self, runner: Runner) -> None:
+        """Law 5: everybody advances by exactly one token a turn, side by side."""
+        streams = [Stream((i, i + 1), tokens=6) for i in range(runner.info.rows)]
+        drive = Drive(runner, streams)
+        drive.run()
+        assert len(drive.turns) == 6
+        for _, steps in drive.turns:
+            assert [len(step.tokens) for step in steps] == [1] * runner.info.rows
+
+    def test_a_turn_without_work_gives_nothing(self, runner: Runner) -> None:
+        """A turn may only say that rows ended, or start one without reading yet."""
+        assert runner.run_turn(Turn()) == TurnResult()
+        assert runner.run_turn(Turn(ended=(0,), started=(Start(0, (1,)),))) == TurnResult()
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_company_does_not_change_what_a_stream_says(self, runner: Runner, seed: int) -> None:
+        """Law 7: alone or among others that come and go, a stream says the same."""
+        streams = some_streams(random.Random(seed), runner, count=7)
+        together = run_streams(runner, *streams)
+        for stream, text in zip(streams, together, strict=True):
+            assert run_streams(runner, evolve(stream, begin=0, chunk=1000)) == [text]
+            assert len(text) == stream.tokens
+
+    def test_the_row_does_not_change_what_a_stream_says(self, runner: Runner) -> None:
+        """Law 7: a stream says the same in every row, also where the rows in between are empty."""
+        stream = Stream((4, 5, 6), tokens=8, sampling=SAMPLED)
+        alone = {tuple(run_streams(runner, evolve(stream, row=row))[0]) for row in range(4)}
+        first, last = run_streams(runner, evolve(stream, row=0), evolve(stream, row=3, begin=2))
+        assert alone == {tuple(first)} == {tuple(last)}
+
+    def test_a_reused_row_shows_nothing_of_its_past(self, make_runner: MakeRunner) -> None:
+        """Law 7: what a stream says does not depend on who had its row before."""
+        fresh, used = (make_runner(rows=2, max_model_len=64) for _ in range(2))
+        chance = random.Random(5)
+        for sampling in MIXED:
+            long = Stream(some_prompt(chance, used) * 3, tokens=9, sampling=SAMPLED)
+            run_streams(used, long, evolve(long, prompt=(*long.prompt[1:], 9)))
+            after = [Stream(some_prompt(chance, used, 4), 7, sampling) for _ in range(2)]
+            assert run_streams(used, *after) == run_streams(fresh, *after)
+
+    def test_a_row_can_end_and_start_in_one_turn(self, runner: Runner) -> None:
+        """A newcomer may get the row of a stream that ended just now, its prompt read or not."""
+        expected = run_streams(runner, Stream((7, 8), tokens=1))[0]
+        runner.run_turn(Turn(started=(Start(1, tuple(range(20))),), prefill=(Prefill(1, 0, 15),)))
+        start = Start(1, (7, 8))
+        turn = Turn(ended=(1,), started=(start,), prefill=(Prefill(1, 0, 2),))
+        (step,) = runner.run_turn(turn).steps
+        assert list(step.tokens) == expected
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_running_a_turn_again_changes_nothing(self, runner: Runner, seed: int) -> None:
+        """A turn that is run twice gives the same twice, and leaves no trace in what follows."""
+        streams = some_streams(random.Random(100 + seed), runner, count=5)
+        assert run_streams(runner, *streams, twice=True) == run_streams(runner, *streams)
+
+    def test_a_turn_can_be_run_row_by_row(self, make_runner: MakeRunner) -> None:
+        """After a turn failed as a whole it may be run again for one row at a time."""
+        whole, parts = (make_runner(rows=3, max_model_len=64) for _ in range(2))
+        start = tuple(Start(row, (row + 1, row + 2, 3), SAMPLED) for row in range(3))
+        first = Turn(started=start, prefill=tuple(Prefill(row, 0, 3) for row in range(3)))
+        said = {step.row: step.tokens[0] for step in whole.run_turn(first).steps}
+        parts.run_turn(first)
+        decode = tuple(Decode(row, said[row], 3) for row in range(3))
+        expected = sorted(
+            (step.row, step.tokens) for step in whole.run_turn(Turn(decode=decode)).steps
+        )
+        parts.run_turn(Turn(decode=decode))
+        alone = [parts.run_turn(Turn(decode=(step,))).steps[0] for step in decode]
+        assert [(step.row, step.tokens) for step in alone] == expected
+
+    def test_the_same_seed_says_the_same_after_a_restart(self, make_runner: MakeRunner) -> None:
+        """Law 7: a sample is a function of seed and position, not of the runner's life so far."""
+        one, two = (make_runner(rows=2, max_model_len=64) for _ in range(2))
+        run_streams(one, Stream((9, 9, 9), tokens=5, sampling=SAMPLED))
+        stream = Stream((1, 2, 3), tokens=20, sampling=SAMPLED)
+        assert run_streams(one, stream) == run_streams(two, stream)
+
+    def test_a_row_can_be_filled_to_its_last_token(self, make_runner: MakeRunner) -> None:
+        """Prompt and answer together may have ``max_model_len`` tokens."""
+        runner = make_runner(rows=2, max_model_len=32)
+        texts = run_streams(runner, Stream((1,) * 30, tokens=2), Stream((2,) * 2, tokens=30))
+        assert [len(text) for text in texts] == [2, 30]

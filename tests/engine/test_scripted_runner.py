@@ -1,0 +1,37 @@
+"""The scripted runner keeps the contract that the transformers runner keeps."""
+
+from __future__ import annotations
+
+import pytest
+from contract import MakeRunner, RunnerContract
+
+from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
+from chatstream_trio.engine.scripted_runner import ScriptedRunner
+
+
+class TestScriptedRunner(RunnerContract):
+    """Laws 5, 7 and 8 at the runner's level."""
+
+    @pytest.fixture
+    def make_runner(self) -> MakeRunner:
+        """The suite asks for rows and a context."""
+        return ScriptedRunner
+
+
+def test_it_says_the_last_message_over_and_over() -> None:
+    """A word a token, any number of tokens."""
+    runner = ScriptedRunner(rows=1)
+    prompt = (0, 1, 2, 0, 7, 8)
+    result = runner.run_turn(Turn(started=(Start(0, prompt),), prefill=(Prefill(0, 0, 6),)))
+    said = list(result.steps[0].tokens)
+    for position in range(6, 10):
+        said += runner.run_turn(Turn(decode=(Decode(0, said[-1], position),))).steps[0].tokens
+    assert said == [7, 8, 7, 8, 7]
+
+
+def test_a_gap_in_the_cache_is_an_error() -> None:
+    """It can tell that a turn loop forgot to feed a token."""
+    runner = ScriptedRunner(rows=1)
+    runner.run_turn(Turn(started=(Start(0, (7, 8)),), prefill=(Prefill(0, 0, 2),)))
+    with pytest.raises(RuntimeError, match="position 3 after only 2"):
+        runner.run_turn(Turn(decode=(Decode(0, 7, 3),)))
