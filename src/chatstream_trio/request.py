@@ -1,0 +1,119 @@
+"""What a caller asks for, validated: the same rules for the Python API and for every endpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from attrs import Attribute, Factory, field, fields, frozen
+
+from chatstream_trio.engine.runner import Sampling
+from chatstream_trio.errors import InvalidRequest
+
+MAX_STOP_STRINGS = 16
+ROLES = ("system", "developer", "user", "assistant")
+
+
+@frozen
+class Message:
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
+    if not messages:
+        raise InvalidRequest("messages must hold at least one message", param="messages")
+    for index, message in enumerate(messages):
+        if message.role not in ROLES:
+            raise InvalidRequest(
+                f"the role must be one of {', '.join(ROLES)}", param=f"messages[{index}].role"
+            )
+        check_text(message.content, f"messages[{index}].content")
+
+
+def check_text(text: str, param: str) -> None:
+    """Refuse text that no UTF-8 can hold (lone surrogates, which JSON can smuggle in).
+
+    Raises:
+        InvalidRequest: naming ``param``.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("the text is not valid Unicode", param=param) from None
+
+
+def _at_least(low: int) -> Callable[[Any, Attribute[Any], int | None], None]:
+    def check(_: object, attribute: Attribute[Any], value: int | None) -> None:
+        if value is not None and value < low:
+            raise InvalidRequest(f"{attribute.name} must be at least {low}", param=attribute.name)
+
+    return check
+
+
+def _check_stop(_: object, __: object, stop: Sequence[str]) -> None:
+    if len(stop) > MAX_STOP_STRINGS:
+        raise InvalidRequest(f"at most {MAX_STOP_STRINGS} stop strings", param="stop")
+    for text in stop:
+        if not text:
+            raise InvalidRequest("a stop string must not be empty", param="stop")
+        check_text(text, "stop")
+
+
+@frozen
+class SamplingOptions:
+    """The sampling fields that a request did set; None leaves the model's own default.
+
+    They are those of :class:`~chatstream_trio.engine.runner.Sampling`, which checks the ranges.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+
+
+@frozen
+class ChatRequest:
+    """Ask for an answer to a conversation.
+
+    Raises:
+        InvalidRequest: A field is out of range; ``param`` names it.
+    """
+
+    messages: Sequence[Message] = field(validator=_check_messages)
+    max_tokens: int | None = field(default=None, validator=_at_least(1))
+    """None: as much as the context leaves."""
+    sampling: SamplingOptions = SamplingOptions()
+    stop: Sequence[str] = field(default=(), validator=_check_stop)
+    """The answer ends before the first of these; they are never part of it."""
+    stop_token_ids: frozenset[int] = Factory(frozenset)
+    ignore_eos: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
+
+
+def resolve(options: SamplingOptions, defaults: Sampling, *, seed: int) -> Sampling:
+    """The sampling of one stream: what was asked for, over the model's defaults.
+
+    Raises:
+        InvalidRequest: A value is out of range; ``param`` names it.
+    """
+    values: dict[str, Any] = {}
+    for name in (attribute.name for attribute in fields(Sampling)):
+        asked = getattr(options, name)
+        values[name] = getattr(defaults, name) if asked is None else asked
+        if isinstance(asked, float) and not math.isfinite(asked):
+            raise InvalidRequest(f"{name} must be a finite number", param=name)
+    if options.seed is None:
+        values["seed"] = seed
+    return Sampling(**values)

@@ -1,0 +1,1 @@
+"""Text in, tokens out, and back. Pure: neither trio nor torch is imported here."""

@@ -1,0 +1,59 @@
+"""The scripted runner's language: a word is a token. No vocabulary, so nothing to train or keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from zlib import crc32
+
+from attrs import frozen
+
+from chatstream_trio.text.codec import Prompt
+
+SEPARATOR = 0
+"""The token id before each message."""
+VOCAB_SIZE = 2**32 + 1
+
+
+@frozen
+class WordCodec:
+    """A word with the blanks behind it is a token; its id is a checksum of it.
+
+    A decoder knows the words of its own prompt alone: a token that came from another stream
+    raises ``KeyError`` instead of looking like an answer.
+    """
+
+    def read(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
+        """The words of all messages, each message after a separator."""
+        tokens: list[int] = []
+        words: dict[int, str] = {}
+        for message in messages:
+            tokens.append(SEPARATOR)
+            for word in _words(message["content"]):
+                token = token_id(word)
+                words[token] = word
+                tokens.append(token)
+        return Prompt(tuple(tokens), _WordDecoder(words))
+
+
+def token_id(word: str) -> int:
+    """The id of a word, never :data:`SEPARATOR`."""
+    return 1 + crc32(word.encode())
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = re.findall(r"\S+\s*", text) or [text or " "]
+    if not words[-1][-1].isspace():
+        words[-1] += " "  # the message is said over and over
+    return words
+
+
+@frozen
+class _WordDecoder:
+    words: Mapping[int, str]
+
+    def push(self, token: int) -> str:
+        return self.words[token]
+
+    def flush(self) -> str:
+        return ""

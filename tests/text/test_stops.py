@@ -1,0 +1,54 @@
+"""Stop strings: found wherever they span, never emitted in part, nothing else lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatstream_trio.text.stops import StopFinder
+
+
+def feed(stops: list[str], pieces: list[str]) -> tuple[str, bool, list[str]]:
+    finder = StopFinder(stops)
+    out = [finder.push(piece) for piece in pieces]
+    if not finder.stopped:
+        out.append(finder.flush())
+    return "".join(out), finder.stopped, out
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "expected"),
+    [
+        (["END"], ["abcEN", "Dxyz"], "abc"),
+        (["END"], ["E", "N", "D"], ""),
+        (["END"], ["abEN", "x", "EN"], "abENxEN"),
+        (["aab"], ["a", "a", "a", "b"], "a"),
+        (["\n\n", "User:"], ["one\n", "two\nUs", "er: three"], "one\ntwo\n"),
+        (["。"], ["こん", "にちは。", "さようなら"], "こんにちは"),
+        ([], ["abc"], "abc"),
+        (["bc", "abcd"], ["ab", "cd"], "a"),
+    ],
+)
+def test_examples(stops: list[str], pieces: list[str], expected: str) -> None:
+    """What a person expects."""
+    assert feed(stops, pieces)[0] == expected
+
+
+@given(
+    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    pieces=st.lists(st.text("abc", max_size=4), max_size=12),
+)
+def test_any_cut_gives_the_same_text(stops: list[str], pieces: list[str]) -> None:
+    """However the text is cut into pieces: all of it up to the first match, not a letter more."""
+    whole = "".join(pieces)
+    matches = [(whole.find(stop) + len(stop), whole.find(stop)) for stop in stops if stop in whole]
+    text, stopped, _ = feed(stops, pieces)
+    assert stopped == bool(matches)
+    assert text == (whole[: min(matches)[1]] if matches else whole)
+
+
+def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+    """Streaming stays prompt: everything else leaves at once."""
+    finder = StopFinder(["END"])
+    assert [finder.push(piece) for piece in ["abE", "F", "EN", "."]] == ["ab", "EF", "", "EN."]
