@@ -1,0 +1,125 @@
+"""Which model a name means, and how its runner and its words are loaded.
+
+The only place that knows every kind of model. torch and transformers are imported inside the
+loading functions, which run in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from attrs import frozen
+
+from chatstream_trio.engine.runner import Runner
+from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, SettingsError
+from chatstream_trio.settings import Settings
+from chatstream_trio.text.codec import Codec
+
+Progress: TypeAlias = Callable[[float], None]
+"""Called with how much is loaded, from 0 to 1. From another thread."""
+
+SCRIPTED = "scripted"
+SCRIPTED_PACE = 0.01
+"""Seconds a turn of ``--model scripted`` takes."""
+
+
+@frozen
+class Model:
+    """A model that is known by name, and not loaded yet."""
+
+    id: str
+    """The id under which it is served."""
+    load_codec: Callable[[], Codec]
+    """Blocks; run it in a thread."""
+    load_runner: Callable[[Progress], Runner]
+    """Blocks; run it in the thread that will run the turns."""
+
+
+def find_model(settings: Settings) -> Model:
+    """What ``settings.model`` means. Quick: nothing is loaded and no network is asked.
+
+    Raises:
+        ModelNotFound: It is a path, and nothing is there.
+        SettingsError: ``scripted:`` with something that is no number behind it.
+    """
+    name = settings.model
+    if name is None:
+        from chatstream_trio import demo
+
+        return _transformers(str(demo.path()), demo.MODEL_ID, settings)
+    if name == SCRIPTED or name.startswith(SCRIPTED + ":"):
+        return _scripted(name, settings)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _transformers(str(path), path.resolve().name, settings)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelNotFound(f"there is no model folder at {name!r}", param="model")
+    return _transformers(name, name, settings)
+
+
+def _scripted(name: str, settings: Settings) -> Model:
+    from chatstream_trio.engine.scripted_runner import ScriptedRunner
+    from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
+
+    _, _, pace = name.partition(":")
+    try:
+        seconds = float(pace) / 1000 if pace else SCRIPTED_PACE
+        if not 0 <= seconds <= 60:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(
+            f"{name!r}: what follows 'scripted:' is a turn's length in milliseconds", param="model"
+        ) from None
+
+    def load_runner(_: Progress) -> Runner:
+        return ScriptedRunner(
+            rows=settings.max_active,
+            max_model_len=settings.max_model_len or 1_000_000,
+            pace=seconds,
+            vocab_size=VOCAB_SIZE,
+            model=SCRIPTED,
+            separator=SEPARATOR,
+        )
+
+    return Model(SCRIPTED, WordCodec, load_runner)
+
+
+def _transformers(source: str, model_id: str, settings: Settings) -> Model:
+    def load_codec() -> Codec:
+        from transformers import AutoTokenizer
+
+        from chatstream_trio.text.prompt import ChatCodec
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except Exception as error:  # whatever a tokenizer's files can make go wrong
+            raise ModelNotLoaded(
+                f"the tokenizer of {model_id!r} cannot be loaded: {_first_line(error)}"
+            ) from error
+        if not tokenizer.is_fast:
+            raise ModelNotLoaded(
+                f"{model_id!r} has no fast tokenizer (tokenizer.json), which streaming needs"
+            )
+        return ChatCodec(tokenizer)
+
+    def load_runner(progress: Progress) -> Runner:
+        from chatstream_trio.engine.transformers_runner import load_runner
+
+        return load_runner(
+            source,
+            model_id=model_id,
+            device=settings.device,
+            dtype=settings.dtype,
+            rows=settings.max_active,
+            max_model_len=settings.max_model_len,
+            threads=settings.threads,
+            progress=progress,
+        )
+
+    return Model(model_id, load_codec, load_runner)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,356 @@
+"""The service: what owns the engine and the house, and gives out requests as scopes.
+
+This is the public Python API. It does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from enum import Enum
+from typing import TypeVar
+
+import trio
+from attrs import frozen
+
+from chatstream_trio.admission import Admission, AdmissionStatistics
+from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics
+from chatstream_trio.engine.runner import Runner, RunnerInfo
+from chatstream_trio.errors import (
+    ChatStreamError,
+    Draining,
+    EngineFailed,
+    IdInUse,
+    ModelNotLoaded,
+    StreamCancelled,
+    StreamNotFound,
+)
+from chatstream_trio.generation import Generation, GenerationStatus
+from chatstream_trio.models import Model, Progress, find_model
+from chatstream_trio.progress import loading_bar
+from chatstream_trio.request import ChatRequest
+from chatstream_trio.settings import Settings
+from chatstream_trio.text.codec import Codec
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REMEMBER_SECONDS = 60.0
+"""How long the outcome of an ended request can be asked for."""
+REMEMBER_MOST = 4096
+MEASURING_THREADS = 2
+
+
+class Health(Enum):
+    """Whether a request sent now could be served; the values are those of ``/health``."""
+
+    OK = "ok"
+    LOADING = "loading"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Outcome(Enum):
+    """How a request ended."""
+
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    """Whoever asked was gone before the end."""
+
+
+@frozen
+class Ended:
+    """What is remembered of a request that is over."""
+
+    id: str
+    outcome: Outcome
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@frozen
+class Status:
+    """What :meth:`ChatStream.status` returns."""
+
+    health: Health
+    draining: bool
+    admission: AdmissionStatistics
+    engine: EngineStatistics
+    streams: tuple[GenerationStatus, ...]
+
+
+class ChatStream:
+    """A model, its engine, its seats and its waiting room. Make one with :meth:`open`."""
+
+    def __init__(
+        self, settings: Settings, model: Model, progress: Progress, *, threaded: bool
+    ) -> None:
+        self.settings = settings
+        self.model_id = model.id
+        self._model = model
+        self._progress = progress
+        self._admission = Admission(settings.max_active, settings.max_waiting)
+        self._engine = Engine(
+            self._load_runner, prefill_chunk=settings.prefill_chunk, threaded=threaded
+        )
+        self._threaded = threaded
+        self._codec: Codec | None = None
+        self._measuring = trio.CapacityLimiter(MEASURING_THREADS)
+        self._live: dict[str, Generation] = {}
+        self._ended: OrderedDict[str, tuple[float, Ended]] = OrderedDict()
+        self._draining = False
+        self._nobody_left = trio.Event()
+        self._settled = trio.Event()
+        """Loaded, or failed to."""
+        self.failure: Exception | None = None
+        """What ended the engine, or kept it from starting."""
+
+    # ---- Life
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings = Settings(),
+        *,
+        model: Model | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        threaded: bool = True,
+    ) -> AsyncIterator[ChatStream]:
+        """Load a model and serve it until the block ends; then end everything that was started.
+
+        Args:
+            settings: Of these, the ones about the model, the house and the engine count.
+            model: Serve this one instead of what ``settings.model`` names.
+            wait: False gives the service at once, while it loads: requests raise ``Loading``.
+            progress: Told how much is loaded, from another thread. Without it, a progress bar is
+                shown if stderr is a terminal.
+            threaded: False runs the turns in a task, in the event loop's (maybe virtual) time:
+                for tests with a scripted runner.
+
+        Raises:
+            ModelNotFound, ModelNotLoaded, ModelNotSupported: with ``wait``, or at once.
+        """
+        model = model or find_model(settings)
+        bar = nullcontext(progress) if progress else loading_bar(model.id)
+        with bar as tell:
+            async with trio.open_nursery() as nursery:
+                chat = cls(settings, model, tell, threaded=threaded)
+                nursery.start_soon(chat._admission.deal)
+                nursery.start_soon(chat._run_engine)
+                try:
+                    if wait:
+                        await chat.ready()
+                    yield chat
+                finally:
+                    for generation in list(chat._live.values()):
+                        generation.fail(Draining("the server has shut down"))
+                    nursery.cancel_scope.cancel()
+
+    async def ready(self) -> RunnerInfo:
+        """Wait until the model is loaded.
+
+        Raises:
+            ModelNotFound, ModelNotLoaded, ModelNotSupported: It cannot be.
+        """
+        await self._settled.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self._engine.info
+
+    async def _run_engine(self) -> None:
+        try:
+            self._codec = await self._in_thread(self._model.load_codec)
+            await self._engine.run(on_loaded=self._settled.set)
+        except ChatStreamError as error:
+            self.failure = error
+        except ExceptionGroup:
+            raise  # a bug on this side of the engine; it ends the service
+        except Exception as error:
+            loaded = self._settled.is_set()
+            what = "the engine was lost" if loaded else f"{self.model_id!r} cannot be loaded"
+            logger.exception(what)
+            text = (str(error).strip() or "no message").splitlines()[0]
+            kind = EngineFailed if loaded else ModelNotLoaded
+            self.failure = kind(f"{what}: {type(error).__name__}: {text}")
+        finally:
+            self._settled.set()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do what blocks and changes nothing; a cancellation does not wait for it."""
+        if not self._threaded:
+            await trio.lowlevel.checkpoint()
+            return work()
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._measuring)
+
+    def _load_runner(self) -> Runner:
+        return self._model.load_runner(self._progress)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a thread was left behind in a load or a turn that would not end."""
+        return self._engine.abandoned
+
+    # ---- Requests
+
+    @asynccontextmanager
+    async def generate(
+        self, request: ChatRequest, *, id: str | None = None
+    ) -> AsyncIterator[Generation]:
+        """One request as a scope: enter it and its place is taken, leave it and all is given back.
+
+        Entering takes the ticket first, then measures the prompt while the ticket keeps its place.
+        The value is the async iterator of its events.
+
+        Args:
+            request: What is asked.
+            id: Under which it can be cancelled; a fresh one by default.
+
+        Raises:
+            Loading, Draining, EngineFailed: This service takes no requests at this moment.
+            IdInUse: Another live request has the id.
+            QueueFull: All seats and places are taken.
+            InvalidRequest, ContextTooLong: The model cannot read this conversation.
+        """
+        self.check()
+        codec = self._codec
+        assert codec is not None
+        id = id or new_id()
+        if id in self._live:
+            raise IdInUse(f"another live request has the id {id!r}", param="X-Stream-Id")
+        generation = Generation(request, id=id, engine=self._engine)
+        generation.take_ticket(self._admission.enter)
+        self._live[id] = generation
+        try:
+            messages = [{"role": m.role, "content": m.content} for m in request.messages]
+            generation.prepare(await self._in_thread(lambda: codec.read(messages)))
+            yield generation
+        finally:
+            self._forget(generation)
+
+    def check(self) -> None:
+        """Pass if a request can be taken.
+
+        Raises:
+            Loading, Draining, EngineFailed: It cannot.
+        """
+        if self._draining:
+            raise Draining("the server is shutting down")
+        if self.failure is not None:
+            raise EngineFailed(str(self.failure))
+        self._engine.check()
+
+    def _forget(self, generation: Generation) -> None:
+        """The scope is over: remember how it ended, and let go."""
+        del self._live[generation.id]
+        now = trio.current_time()
+        self._ended[generation.id] = (now, _ended(generation))
+        self._ended.move_to_end(generation.id)
+        while self._ended:
+            time, _ = next(iter(self._ended.values()))
+            if time > now - REMEMBER_SECONDS and len(self._ended) <= REMEMBER_MOST:
+                break
+            self._ended.popitem(last=False)
+        generation.close()
+        if not self._live:
+            self._nobody_left.set()
+
+    def cancel(self, id: str) -> Ended:
+        """End a live request by its id; its reader gets :class:`StreamCancelled`.
+
+        Returns:
+            How it ended; the same again for a minute, also if it ended in another way.
+
+        Raises:
+            StreamNotFound: No live or lately ended request has this id.
+        """
+        generation = self._live.get(id)
+        if generation is not None:
+            generation.fail(StreamCancelled("the request was cancelled by its id"))
+            return _ended(generation)
+        time, ended = self._ended.get(id, (-REMEMBER_SECONDS, None))
+        if ended is None or trio.current_time() - time > REMEMBER_SECONDS:
+            raise StreamNotFound(f"no request has the id {id!r}", param="id")
+        return ended
+
+    # ---- The end
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new; let what is here finish; after ``seconds``, cut what is left.
+
+        Returns when the last request is over. Cancel it to stop waiting and call :meth:`cut`.
+        """
+        self._draining = True
+        with trio.move_on_after(seconds):
+            await self.until_empty()
+            return
+        self.cut()
+
+    async def until_empty(self) -> None:
+        """Wait until no request is live."""
+        while self._live:
+            self._nobody_left = trio.Event()
+            await self._nobody_left.wait()
+
+    def cut(self) -> None:
+        """End all requests now; their readers get :class:`Draining`."""
+        self._draining = True
+        for generation in list(self._live.values()):
+            generation.fail(Draining("the server is shutting down"))
+
+    # ---- What can be seen
+
+    @property
+    def health(self) -> Health:
+        """Whether a request sent now could be served."""
+        engine = self._engine.statistics()
+        hangs = engine.turn_seconds > self.settings.turn_timeout
+        if self.failure is not None or engine.state is EngineState.ENDED or hangs:
+            return Health.FAILED
+        if self._draining:
+            return Health.DRAINING
+        return Health.OK if engine.state is EngineState.READY else Health.LOADING
+
+    @property
+    def info(self) -> RunnerInfo:
+        """The loaded model's description.
+
+        Raises:
+            Loading: It is not loaded yet.
+        """
+        return self._engine.info
+
+    def status(self) -> Status:
+        """Everything at this moment."""
+        return Status(
+            health=self.health,
+            draining=self._draining,
+            admission=self._admission.statistics(),
+            engine=self._engine.statistics(),
+            streams=tuple(generation.status() for generation in self._live.values()),
+        )
+
+
+def new_id() -> str:
+    """A fresh id of the kind that OpenAI's API gives."""
+    return f"chatcmpl-{secrets.token_hex(12)}"
+
+
+def _ended(generation: Generation) -> Ended:
+    if isinstance(generation.error, StreamCancelled):
+        outcome = Outcome.CANCELLED
+    elif generation.error is not None:
+        outcome = Outcome.FAILED
+    elif generation.finish_reason is not None:
+        outcome = Outcome.FINISHED
+    else:
+        outcome = Outcome.ABANDONED
+    usage = generation.usage
+    return Ended(generation.id, outcome, usage.prompt_tokens, usage.completion_tokens)

@@ -1,0 +1,406 @@
+"""Requests as scopes, in virtual time: the laws of admission, turns, cancelling and shutdown."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from chatstream_trio import (
+    ChatRequest,
+    ChatStream,
+    ContextTooLong,
+    Draining,
+    EngineFailed,
+    FinishReason,
+    GenerationState,
+    Health,
+    IdInUse,
+    InvalidRequest,
+    Loading,
+    Message,
+    Model,
+    ModelNotLoaded,
+    Outcome,
+    Queued,
+    QueueFull,
+    SamplingOptions,
+    ScriptedRunner,
+    Settings,
+    Started,
+    StreamCancelled,
+    StreamFault,
+    StreamNotFound,
+    Text,
+    Usage,
+)
+from chatstream_trio.engine.scripted_runner import StreamFaultError
+from chatstream_trio.text.words import WordCodec, token_id
+from house import TURN, Guest, ask, assert_empty, open_house, seat
+
+
+async def test_an_answer_from_ticket_to_finish(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """One request: its seat, its text token by token, one turn each, and why it ended."""
+    async with open_house() as chat:
+        (guest,) = await seat(nursery, chat, "one two", max_tokens=3)
+        await guest.over.wait()
+        assert [event for _, event in guest.events] == [
+            Started(),
+            Text("one "),
+            Text("two "),
+            Text("one "),
+            guest.finished,
+        ]
+        assert guest.finished.reason is FinishReason.LENGTH
+        assert guest.finished.usage == Usage(3, 3)
+        times = [time for time, event in guest.events if isinstance(event, Text)]
+        assert [later - earlier for earlier, later in itertools.pairwise(times)] == [
+            TURN,
+            TURN,
+        ]
+        assert_empty(chat)
+
+
+async def test_two_who_start_together_advance_side_by_side(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 5: token by token, in the same turns."""
+    async with open_house() as chat:
+        a, b = await seat(nursery, chat, "a b c", "d e f", max_tokens=5)
+        await a.over.wait()
+        await b.over.wait()
+        times = [[t for t, e in guest.events if isinstance(e, Text)] for guest in (a, b)]
+        assert times[0][1:] == times[1][:-1]  # the second came one turn later
+        assert (a.text, b.text) == ("a b c a b ", "d e f d e ")
+
+
+async def test_a_long_prompt_holds_nobody_up(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 6: eight tokens of prompt a turn, and the other stream gets its token in each."""
+    async with open_house(prefill_chunk=8) as chat:
+        (short,) = await seat(nursery, chat, "a b", max_tokens=20)
+        (long,) = await seat(nursery, chat, " ".join(f"w{i}" for i in range(70)), max_tokens=1)
+        await long.over.wait()
+        times = [time for time, event in short.events if isinstance(event, Text)]
+        gaps = {later - earlier for earlier, later in itertools.pairwise(times)}
+        assert gaps == {TURN}
+        assert len(times) >= 9
+        short.scope.cancel()
+
+
+async def test_positions_are_told_and_the_last_is_refused(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Laws 2 and 3: who waits knows where; who finds the house full knows at once."""
+    async with open_house(max_active=1, max_waiting=2) as chat:
+        guests = await seat(nursery, chat, "a", "b", "c", max_tokens=2)
+        (refused,) = await seat(nursery, chat, "d", max_tokens=2)
+        assert isinstance(refused.error, QueueFull)
+        for guest in guests:
+            await guest.over.wait()
+        told = [[e for _, e in guest.events if isinstance(e, Queued)] for guest in guests]
+        assert [[event.position for event in events] for events in told] == [[], [1], [2, 1]]
+        assert [guest.text for guest in guests] == ["a a ", "b b ", "c c "]
+        starts = [next(t for t, e in g.events if isinstance(e, Started)) for g in guests]
+        assert starts == sorted(starts)
+        assert_empty(chat)
+
+
+@pytest.mark.parametrize("how", ["gone", "by id", "cut"])
+@pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding", "stopped"])
+async def test_every_way_out_of_every_phase(
+    phase: str, how: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 9: place or seat is free within one turn, and goes to the next who waits."""
+    async with open_house(max_active=1, max_waiting=3, prefill_chunk=4) as chat:
+        others = await seat(nursery, chat, "x y", max_tokens=10) if phase == "waiting" else []
+        text = " ".join(f"w{i}" for i in range(30)) if phase == "prefilling" else "a b"
+        guest = Guest(chat, ask(text, stop=("b",) if phase == "stopped" else ()), id="mine")
+        nursery.start_soon(guest.run)
+        await wait_all_tasks_blocked()
+        (next_one,) = await seat(nursery, chat, "n", max_tokens=1)
+        turns = {"waiting": 2, "prefilling": 2, "decoding": 3, "stopped": 0}[phase]
+        await trio.sleep(turns * TURN + 0.5)
+        assert guest.generation is not None
+        if phase != "stopped":
+            assert guest.generation.state is GenerationState(phase)
+        _send_away(chat, guest, how, nursery)
+        await wait_all_tasks_blocked()
+        assert guest.over.is_set() or phase == "stopped"
+        if how == "cut":
+            chat._draining = False
+        elif phase == "waiting":
+            assert next_one.generation is not None
+            assert next_one.generation.status().position == 1
+        else:
+            began = trio.current_time()
+            await next_one.over.wait()
+            assert trio.current_time() <= began + 2 * TURN
+            assert next_one.text == "n "
+        for other in [*others, next_one, guest]:
+            await other.over.wait()
+        await trio.sleep(TURN)
+        assert_empty(chat)
+
+
+def _send_away(chat: ChatStream, guest: Guest, how: str, nursery: trio.Nursery) -> None:
+    match how:
+        case "gone":
+            guest.scope.cancel()
+        case "by id":
+            chat.cancel("mine")
+        case "cut":
+            chat.cut()
+
+
+async def test_cancel_by_id_says_how_it_ended(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Idempotent for a minute, also for a request that ended by itself; then unknown."""
+    async with open_house() as chat:
+        guest = Guest(chat, ask("a b"), id="mine")
+        nursery.start_soon(guest.run)
+        done = Guest(chat, ask("c", max_tokens=1), id="done")
+        nursery.start_soon(done.run)
+        await trio.sleep(2.5)
+        first = chat.cancel("mine")
+        assert first.outcome is Outcome.CANCELLED
+        assert first.completion_tokens == 3
+        await guest.over.wait()
+        assert isinstance(guest.error, StreamCancelled)
+        assert guest.text == "a b a "
+        assert chat.cancel("mine") == first
+        assert chat.cancel("done").outcome is Outcome.FINISHED
+        await trio.sleep(61)
+        for id in ("mine", "never"):
+            with pytest.raises(StreamNotFound):
+                chat.cancel(id)
+
+
+async def test_an_id_belongs_to_one_live_request(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Another one with the same id is refused, and can have it later."""
+    async with open_house() as chat:
+        guest = Guest(chat, ask("a", max_tokens=2), id="mine")
+        nursery.start_soon(guest.run)
+        await wait_all_tasks_blocked()
+        other = Guest(chat, ask("b", max_tokens=2), id="mine")
+        nursery.start_soon(other.run)
+        await wait_all_tasks_blocked()
+        assert isinstance(other.error, IdInUse)
+        await guest.over.wait()
+        again = Guest(chat, ask("c", max_tokens=2), id="mine")
+        nursery.start_soon(again.run)
+        await again.over.wait()
+        assert again.text == "c c "
+
+
+async def test_a_stop_string_over_several_tokens(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """It ends the stream at once; nothing of it is said, and what came later is not counted."""
+    async with open_house() as chat:
+        guest = Guest(chat, ask("one two three", stop=("wo thr",)))
+        nursery.start_soon(guest.run)
+        await guest.over.wait()
+        assert guest.text == "one t"
+        assert guest.finished.reason is FinishReason.STOP
+        assert guest.finished.usage.completion_tokens == 3
+        await trio.sleep(TURN)
+        assert_empty(chat)
+
+
+async def test_what_is_held_back_comes_in_the_end(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The beginning of a stop string that never came is text after all."""
+    async with open_house() as chat:
+        guest = Guest(chat, ask("one two", stop=("two one three",), max_tokens=3))
+        nursery.start_soon(guest.run)
+        await guest.over.wait()
+        assert guest.text == "one two one "
+
+
+async def test_who_does_not_read_holds_nobody_up(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 10: the turn never waits; what piled up comes together, and the seat is free by then."""
+    async with open_house(max_active=1) as chat:
+        async with chat.generate(ask("a b", max_tokens=4)) as slow:
+            (guest,) = await seat(nursery, chat, "c", max_tokens=2)
+            await guest.over.wait()
+            assert guest.text == "c c "
+            assert [event async for event in slow][1] == Text("a b a b ")
+        assert_empty(chat)
+
+
+async def test_a_prompt_too_long_is_refused_and_holds_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 2: measured while it keeps its place; a refusal leaves nothing held."""
+    async with open_house(max_active=1, max_waiting=1, max_model_len=10) as chat:
+        for request, param in [
+            (ask("w " * 10), "messages"),
+            (ask("a b c", max_tokens=7), "max_tokens"),
+        ]:
+            with pytest.raises(ContextTooLong) as refusal:
+                async with chat.generate(request):
+                    raise AssertionError
+            assert refusal.value.param == param
+            assert_empty(chat)
+        (guest,) = await seat(nursery, chat, "a b c")  # as much as the context leaves
+        await guest.over.wait()
+        assert guest.finished.usage == Usage(4, 6)
+
+
+async def test_a_faulty_stream_ends_alone(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Law 8: its reader is told, the neighbour says the same as ever."""
+    faults = {token_id("bad "): StreamFaultError("NaN")}
+    async with open_house(faults=faults) as chat:
+        bad, good = await seat(nursery, chat, "a bad", "c d", max_tokens=4)
+        await bad.over.wait()
+        await good.over.wait()
+        assert isinstance(bad.error, StreamFault)
+        assert "NaN" in str(bad.error)
+        assert (bad.text, good.text) == ("a ", "c d c d ")
+        assert_empty(chat)
+
+
+async def test_a_token_that_is_no_word_ends_its_stream(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """Law 8: an exception while reading tokens is that stream's own."""
+    async with open_house() as chat:
+        bad, good = await seat(nursery, chat, "a", "c d", max_tokens=4)
+        await trio.sleep(0.5)
+        assert bad.generation is not None
+        bad.generation._prompt.decoder.words.clear()  # type: ignore[union-attr, attr-defined]
+        await bad.over.wait()
+        await good.over.wait()
+        assert isinstance(bad.error, StreamFault)
+        assert good.text == "c d c d "
+        assert "reading its tokens failed" in caplog.text
+
+
+async def test_drain_lets_finish_what_can(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Law 11: nothing new; those who wait keep their place; what is left then is cut."""
+    async with open_house(max_active=1, max_waiting=3) as chat:
+        short, waiter, endless = await seat(nursery, chat, "a", "b", "c c c", max_tokens=3)
+        nursery.start_soon(chat.drain, 8 * TURN)
+        await wait_all_tasks_blocked()
+        assert chat.health is Health.DRAINING
+        with pytest.raises(Draining):
+            async with chat.generate(ask()):
+                raise AssertionError
+        await endless.over.wait()
+        assert (short.text, waiter.text) == ("a a a ", "b b b ")
+        assert isinstance(endless.error, Draining)
+        await trio.sleep(TURN)
+        assert_empty(chat)
+
+
+async def test_drain_ends_with_the_last_request(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 11: it does not wait longer than it must."""
+    async with open_house() as chat:
+        await seat(nursery, chat, "a", max_tokens=3)
+        with trio.fail_after(5 * TURN):
+            await chat.drain(1000)
+        assert_empty(chat)
+
+
+async def test_closing_the_service_ends_its_requests(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What the service started ends with it; its readers are told."""
+    async with open_house(max_active=1) as chat:
+        guests = await seat(nursery, chat, "a", "b")
+    for guest in guests:
+        await guest.over.wait()
+        assert isinstance(guest.error, Draining)
+
+
+async def test_a_lost_engine_is_told_to_everybody(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Law 4 and /health: nobody hangs, nobody is let in, and the cause is known."""
+    async with open_house() as chat:
+        (guest,) = await seat(nursery, chat, "a")
+        chat._engine._driver.put("no command at all")  # type: ignore[arg-type]
+        await guest.over.wait()
+        assert isinstance(guest.error, EngineFailed)
+        assert chat.health is Health.FAILED
+        with pytest.raises(EngineFailed):
+            async with chat.generate(ask()):
+                raise AssertionError
+
+
+async def test_a_model_that_cannot_be_loaded(autojump_clock: MockClock) -> None:
+    """One clear line, raised from the block's beginning."""
+
+    def load(progress: object) -> ScriptedRunner:
+        raise OSError("no space\nleft")
+
+    model = Model("broken", WordCodec, load)
+    with pytest.raises(ExceptionGroup) as group:
+        async with ChatStream.open(Settings(), model=model, threaded=False):
+            raise AssertionError
+    (error,) = group.value.exceptions
+    assert isinstance(error, ModelNotLoaded)
+    assert str(error) == "'broken' cannot be loaded: OSError: no space"
+
+
+async def test_while_it_loads_requests_are_told_so(autojump_clock: MockClock) -> None:
+    """The server listens first and loads beside it."""
+    model = Model("scripted", WordCodec, lambda progress: ScriptedRunner(rows=8))
+    async with ChatStream.open(Settings(), model=model, threaded=False, wait=False) as chat:
+        assert chat.health is Health.LOADING
+        with pytest.raises(Loading):
+            async with chat.generate(ask()):
+                raise AssertionError
+        await chat.ready()
+        assert chat.health is Health.OK
+
+
+async def test_a_turn_that_takes_too_long_is_a_failure(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Section 4: /health says failed when a turn takes longer than the timeout."""
+    async with open_house(pace=1000.0) as chat:
+        await seat(nursery, chat, "a", max_tokens=2)
+        await trio.sleep(59)
+        assert chat.health is Health.OK
+        await trio.sleep(2)
+        assert chat.health is Health.FAILED
+        chat.cut()
+
+
+@pytest.mark.parametrize(
+    ("make", "param"),
+    [
+        (lambda: ChatRequest([]), "messages"),
+        (lambda: ask(max_tokens=0), "max_tokens"),
+        (lambda: ask(stop=("",)), "stop"),
+        (lambda: ask(stop=("x",) * 17), "stop"),
+        (lambda: ask("\ud800"), "messages[0].content"),
+        (lambda: ChatRequest([Message("robot", "x")]), "messages[0].role"),  # type: ignore[arg-type]
+        (lambda: ask(sampling=SamplingOptions(temperature=2.1)), "temperature"),
+        (lambda: ask(sampling=SamplingOptions(temperature=float("nan"))), "temperature"),
+        (lambda: ask(sampling=SamplingOptions(top_p=-0.1)), "top_p"),
+        (lambda: ask(sampling=SamplingOptions(top_k=-1)), "top_k"),
+        (lambda: ask(sampling=SamplingOptions(seed=2**63)), "seed"),
+        (lambda: ask(sampling=SamplingOptions(logit_bias={1: 101.0})), "logit_bias"),
+    ],
+)
+def test_a_bad_request_names_the_field(make: object, param: str) -> None:
+    """The Python API checks what the web API checks."""
+    with pytest.raises(InvalidRequest) as refusal:
+        make()  # type: ignore[operator]
+    assert refusal.value.param == param
