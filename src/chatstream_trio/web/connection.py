@@ -1,0 +1,146 @@
+"""One HTTP request on Quart-Trio: what a handler takes is released when the request ends.
+
+A request is a scope. It ends when the response was sent, when it failed, or when the client is
+gone, and whatever the handler entered with :func:`enter_request_scope` ends with it, also when the
+body of the response never started. This module knows ASGI and Quart; it knows no socket, no chat.
+"""
+
+import logging
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from math import inf
+from typing import Any, TypeVar, cast
+
+import trio
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
+from quart import Quart, Request, Response, request
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+__all__ = ["RequestConnection", "enter_request_scope"]
+
+log = logging.getLogger("chatstream_trio.web")
+
+T = TypeVar("T")
+
+EXIT_STACK = "chatstream.exit_stack"
+WRITE_TIMEOUT = "chatstream.write_timeout"
+
+# Hypercorn reports a disconnect from inside the last send of every response, and then does its own
+# end-of-response work there. It takes microseconds; this only bounds what should not happen.
+_FINISH_GRACE = 1.0
+# Over HTTP/2 a long message is emitted in pieces, each with a deadline of its own: a slow reader
+# lives, one that has stopped does not.
+_PIECE = 2**15
+
+
+class RequestConnection(TrioASGIHTTPConnection):
+    """Quart-Trio's request, with a scope of its own; install it as ``app.asgi_http_class``.
+
+    Three things differ from the stock class: sending is always a checkpoint (or a handler that only
+    sends to a client that is gone would freeze the event loop), the end of a response is not
+    cancelled half-way (or the connection would never close, nor time out), and ``RESPONSE_TIMEOUT``
+    is not applied (it cuts streams silently).
+    """
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._finishing = False
+        state = cast(dict[str, Any], scope).get("state") or {}
+        self._write_timeout: float = state.get(WRITE_TIMEOUT, inf)
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve the request; Hypercorn calls this once for each."""
+        emit = self._send_or_stall if self.scope["http_version"] == "2" else self._send
+        await super().__call__(receive, cast(ASGISendCallable, partial(emit, send)))
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        """Take in the body, then wait for the disconnect, which cancels the handler."""
+        await super(TrioASGIHTTPConnection, self).handle_messages(request, receive)
+        if self._finishing:
+            await trio.sleep(_FINISH_GRACE)  # handle_request ends this as soon as it is done
+        nursery.cancel_scope.cancel()
+
+    async def handle_request(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
+    ) -> None:
+        """Run the handler and send its response; release what the handler took, in this task."""
+        self._cancel = nursery.cancel_scope.cancel
+        async with AsyncExitStack() as stack:
+            cast(dict[str, Any], self.scope)[EXIT_STACK] = stack
+            response = await self.app.handle_request(request)
+            if self.scope["method"] == "HEAD" and isinstance(response, Response):
+                # Only the headers are wanted: a body that nobody reads is not produced.
+                response.response = response.data_body_class(b"")
+            await self._send_response(send, response)
+        self._cancel()
+
+    async def _send(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._finishing = True
+        await send(message)
+
+    async def _send_or_stall(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
+        """Send over HTTP/2, where a peer may leave one stream's window shut and the rest alive.
+
+        The connection's own write timeout cannot see that, so the server passes it on in the scope.
+        """
+        for piece in _pieces(message):
+            with trio.move_on_after(self._write_timeout) as patience:
+                await self._send(send, piece)
+            if patience.cancelled_caught:
+                log.info("a client has stopped reading an HTTP/2 stream: its request is cancelled")
+                self._cancel()
+                await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _pieces(message: ASGISendEvent) -> list[ASGISendEvent]:
+    """Cut a long body message into several; any other message stays whole."""
+    if message["type"] != "http.response.body" or len(message["body"]) <= _PIECE:
+        return [message]
+    body = message["body"]
+    starts = range(0, len(body), _PIECE)
+    pieces = [{**message, "body": body[at : at + _PIECE], "more_body": True} for at in starts]
+    pieces[-1]["more_body"] = message["more_body"]
+    return cast(list[ASGISendEvent], pieces)
+
+
+def yielding(app: ASGIFramework) -> ASGIFramework:
+    """Make sending a checkpoint for a websocket, too, whatever app it belongs to.
+
+    Hypercorn ignores what is sent to a websocket that is closed, and does so without a checkpoint.
+    """
+
+    async def serve(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def emit(message: ASGISendEvent) -> None:
+            await trio.lowlevel.checkpoint()
+            await send(message)
+
+        await app(scope, receive, emit if scope["type"] == "websocket" else send)
+
+    return serve
+
+
+async def enter_request_scope(cm: AbstractAsyncContextManager[T]) -> T:
+    """Enter ``cm`` for the rest of the current request and return what it gives.
+
+    It is left, last in first out, in the handler's own task, once the response was sent, failed or
+    was cancelled. Call it from the handler's task and outside any nursery or cancel scope that the
+    handler opened, for ``cm`` outlives the handler.
+    """
+    stack = cast(dict[str, Any], request.scope).get(EXIT_STACK)
+    if stack is None:
+        raise RuntimeError(
+            "this app does not use RequestConnection, so nothing would be released with a request: "
+            "call install(app, chat), or set app.asgi_http_class = RequestConnection"
+        )
+    return cast(T, await stack.enter_async_context(cm))
