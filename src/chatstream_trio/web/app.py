@@ -1,0 +1,72 @@
+"""The Quart-Trio app: the endpoints, and the service behind them."""
+
+from __future__ import annotations
+
+import trio
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from chatstream_trio.service import ChatStream
+from chatstream_trio.settings import Settings
+from chatstream_trio.web import openai, status
+from chatstream_trio.web.connection import RequestConnection
+from chatstream_trio.web.current import set_chat
+from chatstream_trio.web.errors import handle_error
+
+
+def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
+    """An app with all endpoints.
+
+    Args:
+        source: A service that is open already and stays its owner's; or the settings of one that
+            the app opens when it starts to serve (it listens at once and loads beside) and ends
+            when it stops. Default: the default settings.
+    """
+    app = QuartTrio("chatstream_trio")
+    app.register_error_handler(HTTPException, handle_error)
+    if isinstance(source, ChatStream):
+        install(app, source)
+        return app
+    install(app, None)
+    _own_service(app, source or Settings())
+    return app
+
+
+def install(app: QuartTrio, chat: ChatStream | None) -> None:
+    """Put the endpoints into an app of your own.
+
+    Besides the blueprints this sets the app's connection class, in whose scope a generation lives
+    (so that it ends when the client is gone), and turns off Quart's own response timeout and body
+    limit, which would cut streams and connections.
+
+    Args:
+        app: Your app, not serving yet.
+        chat: The service; None if :func:`~chatstream_trio.web.current.set_chat` follows.
+    """
+    app.asgi_http_class = RequestConnection
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.config["BODY_TIMEOUT"] = None
+    app.config["MAX_CONTENT_LENGTH"] = None
+    app.register_blueprint(openai.blueprint)
+    app.register_blueprint(status.blueprint)
+    set_chat(app, chat)
+
+
+def _own_service(app: QuartTrio, settings: Settings) -> None:
+    """Open the service in the app's nursery, and end it with the app."""
+    scope = trio.CancelScope()
+
+    async def hold(task_status: trio.TaskStatus[None]) -> None:
+        with scope:
+            async with ChatStream.open(settings, wait=False) as chat:
+                set_chat(app, chat)
+                task_status.started()
+                await trio.sleep_forever()
+
+    @app.before_serving
+    async def start() -> None:
+        await app.nursery.start(hold)
+
+    @app.after_serving
+    async def stop() -> None:
+        scope.cancel()

@@ -1,0 +1,39 @@
+"""The body of a request, bounded in size and time."""
+
+from __future__ import annotations
+
+import trio
+from quart import Request
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+BODY_SECONDS = 30.0
+LINGER_SECONDS = 3.0
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The whole body, at most ``most`` bytes.
+
+    Raises:
+        RequestEntityTooLarge: There is more. Some of it was read and dropped, so that a client
+            that sends everything first sees the answer and no broken pipe.
+        RequestTimeout: It did not come in time.
+    """
+    parts = bytearray()
+    with trio.move_on_after(BODY_SECONDS) as patience:
+        async for part in request.body:
+            parts += part
+            if len(parts) > most:
+                await _linger(request, most)
+                raise RequestEntityTooLarge(f"the body is larger than {most} bytes")
+    if patience.cancelled_caught:
+        raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} seconds")
+    return bytes(parts)
+
+
+async def _linger(request: Request, most: int) -> None:
+    dropped = 0
+    with trio.move_on_after(LINGER_SECONDS):
+        async for part in request.body:
+            dropped += len(part)
+            if dropped > 16 * most:
+                return

@@ -1,0 +1,96 @@
+"""Every error as a status and a body: OpenAI's shape, in one place."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from attrs import frozen
+from quart import Response
+from werkzeug.exceptions import HTTPException
+
+from chatstream_trio import errors
+from chatstream_trio.web.sse import to_json
+
+logger = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+# The most special class comes first.
+_TABLE: tuple[tuple[type[errors.ChatStreamError], int, str], ...] = (
+    (errors.InvalidRequest, 400, INVALID),
+    (errors.ModelNotServed, 404, INVALID),
+    (errors.StreamNotFound, 404, INVALID),
+    (errors.IdInUse, 409, INVALID),
+    (errors.StreamCancelled, 409, INVALID),
+    (errors.QueueFull, 429, "rate_limit_error"),
+    (errors.Unavailable, 503, SERVER),
+    (errors.ChatStreamError, 500, SERVER),
+)
+
+
+@frozen
+class ErrorReply:
+    """What a client is told."""
+
+    status: int
+    type: str
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_after: int | None = None
+    """Whole seconds."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """``{"error": {…}}`` as OpenAI sends it."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+    def response(self) -> Response:
+        """The reply to a request whose headers have not left yet."""
+        response = Response(to_json(self.body), self.status, content_type="application/json")
+        if self.retry_after is not None:
+            response.headers["Retry-After"] = str(self.retry_after)
+        return response
+
+
+def reply_to(error: Exception) -> ErrorReply:
+    """What to tell the client about any exception. What is not ours stays in the log."""
+    if isinstance(error, errors.ChatStreamError):
+        status, kind = next((s, k) for cls, s, k in _TABLE if isinstance(error, cls))
+        wait = error.retry_after if isinstance(error, errors.QueueFull) else None
+        if isinstance(error, errors.Unavailable):
+            wait = 5.0
+        return ErrorReply(
+            status,
+            kind,
+            error.message,
+            error.code,
+            error.param,
+            None if wait is None else min(3600, max(1, math.ceil(wait))),
+        )
+    if isinstance(error, HTTPException):
+        status = error.code or 500
+        return ErrorReply(
+            status,
+            INVALID if status < 500 else SERVER,
+            error.description or error.name,
+            error.name.lower().replace(" ", "_"),
+        )
+    return ErrorReply(500, SERVER, "the server made a mistake; its log says more", "server_error")
+
+
+async def handle_error(error: Exception) -> Response:
+    """Quart's error handler for the blueprints."""
+    reply = reply_to(error)
+    if reply.code == "server_error":
+        logger.error("a request failed", exc_info=error)
+    return reply.response()

@@ -1,0 +1,29 @@
+"""Server-sent events as bytes. https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""No cache, and no proxy, may keep an event back."""
+DONE = b"data: [DONE]\n\n"
+
+_encoder = msgspec.json.Encoder()
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON, UTF-8."""
+    return _encoder.encode(value)
+
+
+def data(value: Any) -> bytes:
+    """One event that carries JSON."""
+    return b"data: " + to_json(value) + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A line that every client ignores, and that keeps a connection alive. No line breaks."""
+    return f": {text}\n\n".encode()
