@@ -1,0 +1,83 @@
+"""Everything that is checked, by `nox`. `nox -s quick` is for before each commit."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typecheck", "tests", "docs", "build"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+TORCH_FREE = ("torch", "transformers")
+ENV = {
+    "HF_HUB_OFFLINE": "1",  # no test asks a hub
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "2",
+}
+
+
+def _group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def _without_torch() -> list[str]:
+    needs: list[str] = PYPROJECT["project"]["dependencies"]
+    return [need for need in needs if not need.startswith(TORCH_FREE)]
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Lint, types, and the tests that need no torch. Well under a minute."""
+    session.install(*_group("lint"), *_group("typecheck"), *_group("test"), *_without_torch())
+    session.install("--no-deps", "-e", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("pytest", "-m", "not torch", "-q", *session.posargs, env=ENV)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting and lint."""
+    session.install(*_group("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """mypy --strict."""
+    session.install(*_group("typecheck"), *_without_torch())
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, with the real model."""
+    session.install("-c", "constraints.txt", "torch")
+    session.install("-c", "constraints.txt", "-e", ".", *_group("test"))
+    session.run("pytest", *session.posargs, env=ENV)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation; a warning is an error."""
+    session.install(*_group("docs"), *_without_torch())
+    session.install("--no-deps", "-e", ".")
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "docs", "docs/_build/html")
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it into a bare environment, serve one request from it."""
+    session.install("build")
+    dist = os.path.join(session.create_tmp(), "dist")
+    session.run("python", "-m", "build", "--wheel", "--outdir", dist, ".", silent=True)
+    wheel = max(os.scandir(dist), key=lambda entry: entry.stat().st_mtime).path
+    session.install("-c", "constraints.txt", "torch")
+    session.install("-c", "constraints.txt", wheel)
+    session.run("python", "tools/smoke.py", env=ENV)

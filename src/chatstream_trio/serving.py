@@ -1,0 +1,104 @@
+"""The life of a server process: listen, load, serve, drain, end.
+
+Law 11 of the design: the first signal drains, the second cuts at once, and a signal while the
+model loads ends at once. It knows no flags; :mod:`chatstream_trio.cli` makes the settings.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+
+import trio
+
+from chatstream_trio.errors import SettingsError
+from chatstream_trio.models import Model
+from chatstream_trio.service import ChatStream, Health
+from chatstream_trio.settings import Settings
+from chatstream_trio.web.app import create_app
+from chatstream_trio.web.server import ServerLimits, bind, serve
+
+LAST_WORDS_SECONDS = 1.0
+"""How long the last error events may take to reach their readers, once everything was cut."""
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Take the port, before anything else is begun.
+
+    Raises:
+        SettingsError: It cannot be had.
+    """
+    try:
+        return bind(settings.host, settings.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"cannot listen on {settings.host} port {settings.port}: {reason}", param="port"
+        ) from None
+
+
+async def run_server(settings: Settings, model: Model, sockets: list[socket.socket]) -> bool:
+    """Serve until a signal comes, and everything that was begun has ended.
+
+    Returns:
+        Whether a thread was left behind, for which the process must not wait.
+
+    Raises:
+        ModelNotFound, ModelNotLoaded: The model cannot be served.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with ChatStream.open(settings, model=model, wait=False) as chat:
+            await _serve(chat, sockets, signals)
+    return chat.abandoned
+
+
+async def _serve(
+    chat: ChatStream, sockets: list[socket.socket], signals: AsyncIterator[int]
+) -> None:
+    settings = chat.settings
+    limits = ServerLimits(
+        max_connections=settings.max_connections, write_timeout=settings.write_timeout
+    )
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        start = partial(serve, create_app(chat), sockets, limits, shutdown_trigger=stop.wait)
+        urls: list[str] = await nursery.start(start)
+        try:
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(_end_on_signal, chat, signals, waiting.cancel_scope)
+                info = await chat.ready()
+                for note in info.notes:
+                    _say(note)
+                for url in urls:
+                    _say(f"Listening on {url}")
+        finally:
+            stop.set()
+
+
+async def _end_on_signal(
+    chat: ChatStream, signals: AsyncIterator[int], waiting: trio.CancelScope
+) -> None:
+    """First signal: drain. Second: cut. Then let the server end."""
+    await anext(signals)
+    if chat.health is not Health.LOADING:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cut_on_signal, chat, signals)
+            if live := len(chat.status().streams):
+                _say(f"Draining {live} requests; once more to cut them off")
+            await chat.drain(chat.settings.drain_seconds)
+            with trio.move_on_after(LAST_WORDS_SECONDS):
+                await chat.until_empty()
+            nursery.cancel_scope.cancel()
+    waiting.cancel()
+
+
+async def _cut_on_signal(chat: ChatStream, signals: AsyncIterator[int]) -> None:
+    await anext(signals)
+    chat.cut()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

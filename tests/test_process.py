@@ -1,0 +1,235 @@
+"""The program as a person runs it: a process, its exit codes, its signals, its words."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from attrs import define, field
+
+GUARD = 60.0
+COMMAND = [sys.executable, "-m", "chatstream_trio"]
+
+
+@define
+class Server:
+    """``chatstream-trio serve`` in a process, and what it says."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    said: list[str] = field(factory=list)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read its stderr until a line matches."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"no {pattern!r} in {self.said}")
+
+    def end(self, signal_number: int = signal.SIGTERM) -> int:
+        """Signal it, wait for its end, keep its last words."""
+        self.process.send_signal(signal_number)
+        _, rest = self.process.communicate(timeout=GUARD)
+        self.said += rest.splitlines(keepends=True)
+        return self.process.returncode
+
+
+@contextmanager
+def running(*flags: str, wait: bool = True) -> Iterator[Server]:
+    """A server on a free port; it is killed if the test did not end it."""
+    command = [*COMMAND, "serve", "--port", "0", "--model", "scripted", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(GUARD, process.kill)
+        watchdog.start()
+        try:
+            server = Server(process)
+            if wait:
+                server.url = server.wait_for(r"Listening on (http://127\.0\.0\.1:\d+)$")[1]
+            yield server
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "a b"}], "stream": True, **fields}
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
+    """Law 11: exit code 0 and no traceback; an idle keep-alive connection does not hold it up."""
+    with running() as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        assert server.end(number) == 0
+        assert "".join(server.said) == f"Listening on {server.url}\n"
+
+
+def test_drain_lets_a_stream_finish_and_refuses_the_next() -> None:
+    """Law 11: after SIGTERM it still accepts, answers 503, and waits for what runs."""
+    with running("--drain-seconds", "50") as server:
+        url = f"{server.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body(max_tokens=100), timeout=GUARD) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("Draining 1 request")
+            refused = httpx.post(url, json=body())
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "draining"
+            assert httpx.get(f"{server.url}/health").status_code == 503
+            rest = list(lines)
+        assert rest[-2] == "data: [DONE]"
+        assert sum('"content":"a "' in line for line in rest) == 50
+        assert server.process.wait(GUARD) == 0
+
+
+@pytest.mark.parametrize("flags", [("--drain-seconds", "0.2"), ("--drain-seconds", "1000")])
+def test_what_is_left_is_cut_with_an_error_event(flags: tuple[str, str]) -> None:
+    """Law 11: when the time has passed, or a second signal comes."""
+    with running(*flags) as server:
+        url = f"{server.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body(), timeout=GUARD) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("Draining 1 request")
+            if flags[1] == "1000":
+                server.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line.startswith("data: ")]
+        assert json.loads(rest[-1][6:])["error"]["code"] == "draining"
+        assert server.process.wait(GUARD) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--port", "99999"), "port must be from 0 to 65535"),
+        (("--max-active", "0"), "max_active must be from 1"),
+        (("--max-active", "two"), "--max-active"),
+        (("--no-such-flag",), "no-such-flag"),
+        (("--model", "/no/such/model"), "no model folder at '/no/such/model'"),
+        (("--model", "./nothing-here"), "no model folder"),
+        (("--model", "scripted:soon"), "milliseconds"),
+        (("--device", "toaster"), "device must be one of auto, cpu, cuda"),
+        (("--config", "/no/such.toml"), "cannot read /no/such.toml"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_code_2(flags: tuple[str, ...], words: str) -> None:
+    """Section 5: one line on stderr that says what is wrong, and exit code 2."""
+    done = run("serve", *flags)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert words in line
+
+
+def test_a_port_in_use_is_one_line_and_code_2() -> None:
+    """Before anything is begun."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--model", "scripted", "--port", str(port))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"127.0.0.1 port {port}" in line
+
+
+def test_flag_beats_variable_beats_file(tmp_path: Path) -> None:
+    """Section 5: every setting is a flag, a variable and a key of the same name."""
+    file = tmp_path / "settings.toml"
+    file.write_text('max_active = 3\nmax_waiting = 30\ndrain_seconds = 1\nmodel = "scripted"\n')
+    environment = {"CHATSTREAM_MAX_ACTIVE": "4", "CHATSTREAM_MAX_WAITING": "40", "PATH": ""}
+    code = (
+        "import chatstream_trio.cli as c, chatstream_trio.serving as s\n"
+        "async def run_server(settings, *rest): print(settings); return False\n"
+        "s.run_server = run_server\n"
+        f"c.main(['serve', '--port', '0', '--max-active', '5', '--config', {str(file)!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**environment, "PYTHONPATH": ":".join(sys.path)},
+        timeout=GUARD,
+        check=True,
+    )
+    for wanted in ("max_active=5", "max_waiting=40", "drain_seconds=1.0", "model='scripted'"):
+        assert wanted in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("max_active = = 3", "not valid TOML"), ("odd = 3", "odd")]
+)
+def test_a_broken_file_is_one_line_and_code_2(tmp_path: Path, text: str, words: str) -> None:
+    """Nothing in a file is silently ignored."""
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    done = run("serve", "--config", str(file))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert words in line
+
+
+def test_the_console_chats_and_says_when_nobody_answers() -> None:
+    """``chatstream-trio chat``: an answer for each line, the conversation kept, exit code 0."""
+    with running() as server:
+        done = run("chat", server.url, "--max-tokens", "3", input="one two\n/new\nthree\n")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "one two one \nthree three three \n"
+        url = server.url
+        assert server.end() == 0
+    done = run("chat", url, input="hello\n")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "no server answers" in line
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program() -> None:
+    """The seat is free again, and the next question is answered."""
+    with (
+        running("--max-active", "1") as server,
+        subprocess.Popen(
+            [*COMMAND, "chat", server.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as console,
+    ):
+        assert console.stdin is not None
+        assert console.stdout is not None
+        console.stdin.write("forever \n")
+        console.stdin.flush()
+        assert console.stdout.read(8) == "forever "
+        console.send_signal(signal.SIGINT)
+        said = ""
+        while "[stopped]\n" not in said:
+            said += console.stdout.read(1)
+        while httpx.get(f"{server.url}/status").json()["active"]:
+            pass
+        out, _ = console.communicate("/exit\n", timeout=GUARD)
+        assert (console.returncode, out) == (0, "")
