@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "admission": ("AdmissionStatistics",),
-    "engine.scripted_runner": ("ScriptedRunner",),
+    "engine.engine": ("EngineStatistics",),
+    "engine.runner": ("RunnerInfo", "Sampling"),
+    "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
     "errors": (
         "ChatStreamError",
         "ContextTooLong",
@@ -33,19 +35,29 @@ _HOMES = {
         "Unavailable",
         "UnsupportedField",
     ),
-    "events": ("Event", "Finished", "FinishReason", "Queued", "Started", "Text", "Usage"),
+    "events": ("Event", "FinishReason", "Finished", "Queued", "Started", "Text", "Usage"),
     "generation": ("Generation", "GenerationState", "GenerationStatus"),
     "models": ("Model",),
     "request": ("ChatRequest", "Message", "SamplingOptions"),
     "service": ("ChatStream", "Ended", "Health", "Outcome", "Status"),
     "settings": ("Settings",),
+    "text.words": ("WordCodec",),
     "web.app": ("create_app", "install"),
+    "web.server": ("ServerLimits", "bind", "serve"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from chatstream_trio.admission import AdmissionStatistics as AdmissionStatistics
-    from chatstream_trio.engine.scripted_runner import ScriptedRunner as ScriptedRunner
+    from chatstream_trio.engine.engine import EngineStatistics as EngineStatistics
+    from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
+    from chatstream_trio.engine.runner import Sampling as Sampling
+    from chatstream_trio.engine.scripted_runner import (
+        ScriptedRunner as ScriptedRunner,
+    )
+    from chatstream_trio.engine.scripted_runner import (
+        StreamFaultError as StreamFaultError,
+    )
     from chatstream_trio.errors import (
         ChatStreamError as ChatStreamError,
     )
@@ -156,8 +168,18 @@ if TYPE_CHECKING:
         Status as Status,
     )
     from chatstream_trio.settings import Settings as Settings
+    from chatstream_trio.text.words import WordCodec as WordCodec
     from chatstream_trio.web.app import create_app as create_app
     from chatstream_trio.web.app import install as install
+    from chatstream_trio.web.server import (
+        ServerLimits as ServerLimits,
+    )
+    from chatstream_trio.web.server import (
+        bind as bind,
+    )
+    from chatstream_trio.web.server import (
+        serve as serve,
+    )
 
 __all__ = [
     "AdmissionStatistics",
@@ -168,6 +190,7 @@ __all__ = [
     "Draining",
     "Ended",
     "EngineFailed",
+    "EngineStatistics",
     "Event",
     "FinishReason",
     "Finished",
@@ -187,21 +210,28 @@ __all__ = [
     "Outcome",
     "QueueFull",
     "Queued",
+    "RunnerInfo",
+    "Sampling",
     "SamplingOptions",
     "ScriptedRunner",
+    "ServerLimits",
     "Settings",
     "SettingsError",
     "Started",
     "Status",
     "StreamCancelled",
     "StreamFault",
+    "StreamFaultError",
     "StreamNotFound",
     "Text",
     "Unavailable",
     "UnsupportedField",
     "Usage",
+    "WordCodec",
+    "bind",
     "create_app",
     "install",
+    "serve",
 ]
 
 

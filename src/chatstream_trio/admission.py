@@ -106,7 +106,7 @@ class Admission:
         house = self._max_active + self._max_waiting
         if self._seats.borrowed_tokens + len(self._waiting) >= house:
             raise QueueFull(
-                f"all {self._max_active} seats are taken and {self._max_waiting} requests wait",
+                f"the house is full: {self._max_active} generate, {self._max_waiting} wait",
                 retry_after=self.seconds_until_free(1) or 1.0,
             )
         ticket = Ticket(self, on_seat, on_move)

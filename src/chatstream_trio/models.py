@@ -96,7 +96,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             tokenizer = AutoTokenizer.from_pretrained(source)
         except Exception as error:  # whatever a tokenizer's files can make go wrong
             raise ModelNotLoaded(
-                f"the tokenizer of {model_id!r} cannot be loaded: {_first_line(error)}"
+                f"the tokenizer of {model_id!r} cannot be loaded: {one_line(error)}"
             ) from error
         if not tokenizer.is_fast:
             raise ModelNotLoaded(
@@ -121,5 +121,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
     return Model(model_id, load_codec, load_runner)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def one_line(error: Exception, most: int = 300) -> str:
+    """The message of any exception on one line, for a person."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 1]}…"

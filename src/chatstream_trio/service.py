@@ -29,7 +29,7 @@ from chatstream_trio.errors import (
     StreamNotFound,
 )
 from chatstream_trio.generation import Generation, GenerationStatus
-from chatstream_trio.models import Model, Progress, find_model
+from chatstream_trio.models import Model, Progress, find_model, one_line
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.settings import Settings
@@ -140,6 +140,7 @@ class ChatStream:
         """
         model = model or find_model(settings)
         bar = nullcontext(progress) if progress else loading_bar(model.id)
+        failure: Exception | None = None
         with bar as tell:
             async with trio.open_nursery() as nursery:
                 chat = cls(settings, model, tell, threaded=threaded)
@@ -149,10 +150,13 @@ class ChatStream:
                     if wait:
                         await chat.ready()
                     yield chat
+                except Exception as error:
+                    failure = error  # the block's own: raised bare, outside of the nursery
                 finally:
-                    for generation in list(chat._live.values()):
-                        generation.fail(Draining("the server has shut down"))
+                    chat.cut()
                     nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def ready(self) -> RunnerInfo:
         """Wait until the model is loaded.
@@ -177,9 +181,8 @@ class ChatStream:
             loaded = self._settled.is_set()
             what = "the engine was lost" if loaded else f"{self.model_id!r} cannot be loaded"
             logger.exception(what)
-            text = (str(error).strip() or "no message").splitlines()[0]
             kind = EngineFailed if loaded else ModelNotLoaded
-            self.failure = kind(f"{what}: {type(error).__name__}: {text}")
+            self.failure = kind(f"{what}: {type(error).__name__}: {one_line(error)}")
         finally:
             self._settled.set()
 

@@ -14,7 +14,8 @@ from functools import partial
 
 import trio
 
-from chatstream_trio.errors import SettingsError
+from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.errors import ChatStreamError, SettingsError
 from chatstream_trio.models import Model
 from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
@@ -63,23 +64,31 @@ async def _serve(
         max_connections=settings.max_connections, write_timeout=settings.write_timeout
     )
     stop = trio.Event()
+    failure: ChatStreamError | None = None
     async with trio.open_nursery() as nursery:
         start = partial(serve, create_app(chat), sockets, limits, shutdown_trigger=stop.wait)
         urls: list[str] = await nursery.start(start)
-        try:
-            async with trio.open_nursery() as waiting:
-                waiting.start_soon(_end_on_signal, chat, signals, waiting.cancel_scope)
-                info = await chat.ready()
-                for note in info.notes:
-                    _say(note)
-                for url in urls:
-                    _say(f"Listening on {url}")
-        finally:
-            stop.set()
+        async with trio.open_nursery() as until_signal:
+            until_signal.start_soon(_end_on_signal, chat, signals, until_signal.cancel_scope)
+            try:
+                _announce(await chat.ready(), urls)
+            except ChatStreamError as error:
+                failure = error
+                until_signal.cancel_scope.cancel()
+        stop.set()
+    if failure is not None:
+        raise failure
+
+
+def _announce(info: RunnerInfo, urls: list[str]) -> None:
+    for note in info.notes:
+        _say(note)
+    for url in urls:
+        _say(f"Listening on {url}")
 
 
 async def _end_on_signal(
-    chat: ChatStream, signals: AsyncIterator[int], waiting: trio.CancelScope
+    chat: ChatStream, signals: AsyncIterator[int], until_signal: trio.CancelScope
 ) -> None:
     """First signal: drain. Second: cut. Then let the server end."""
     await anext(signals)
@@ -87,12 +96,13 @@ async def _end_on_signal(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cut_on_signal, chat, signals)
             if live := len(chat.status().streams):
-                _say(f"Draining {live} requests; once more to cut them off")
+                requests = "1 request" if live == 1 else f"{live} requests"
+                _say(f"Draining {requests}; once more to cut them off")
             await chat.drain(chat.settings.drain_seconds)
             with trio.move_on_after(LAST_WORDS_SECONDS):
                 await chat.until_empty()
             nursery.cancel_scope.cancel()
-    waiting.cancel()
+    until_signal.cancel()
 
 
 async def _cut_on_signal(chat: ChatStream, signals: AsyncIterator[int]) -> None:

@@ -21,7 +21,7 @@ def _in_range(
 ) -> Callable[[Any, Attribute[Any], float | None], None]:
     def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
         if value is not None and not low <= value <= high:
-            wanted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            wanted = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
             raise SettingsError(f"{attribute.name} must be {wanted}", param=attribute.name)
 
     return check

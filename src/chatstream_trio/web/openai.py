@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, g, request
 
 from chatstream_trio.errors import InvalidRequest, ModelNotServed
 from chatstream_trio.events import Finished, Text
@@ -36,7 +36,7 @@ async def chat_completions() -> Response:
     """
     chat = current_chat()
     chat.check()
-    id = _request_id()
+    id = g.request_id = _request_id()
     body = parse_chat(await read_body(request, chat.settings.max_body_bytes), chat.model_id)
     call = body.to_request(chat.info.vocab_size)
     generation = await enter_request_scope(chat.generate(call, id=id))
@@ -44,7 +44,14 @@ async def chat_completions() -> Response:
         response = _stream(generation, body, chat.model_id)
     else:
         response = _json(await _complete(generation, chat.model_id))
-    response.headers["X-Request-Id"] = response.headers["X-Stream-Id"] = id
+    return response
+
+
+@blueprint.after_request
+async def name_the_request(response: Response) -> Response:
+    """Every reply to a generation says its id, a refusal too."""
+    if "request_id" in g:
+        response.headers["X-Request-Id"] = response.headers["X-Stream-Id"] = g.request_id
     return response
 
 
