@@ -1,0 +1,153 @@
+"""Which models the engine can serve: what their configuration says, and a test at load.
+
+The engine knows no list of architectures. It asks the configuration for what it cannot do, and then
+compares a small ragged batch with the model as transformers runs it: an architecture that would
+silently go wrong is refused, and one that nobody has tried yet is served if it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from chatstream_trio.engine.kv import LayerShape
+from chatstream_trio.engine.packing import Piece
+from chatstream_trio.errors import ModelNotSupported
+
+_LAYERS = {"full_attention", "sliding_attention", "attention"}
+
+_TOLERANCE, _HALF_TOLERANCE = 5e-3, 0.15
+"""Relative error of the logits, in float32 and below. Half precision differs by some hundredths
+between two orders of summation; a wrong mask, position or scale differs by tenths at least."""
+
+
+def check_config(config: Any) -> None:
+    """Refuse what the configuration alone shows to be out of reach.
+
+    Raises:
+        ModelNotSupported: The message says what.
+    """
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelNotSupported(f"{config.model_type} is an encoder-decoder, not a chat model")
+    kinds = set(getattr(text, "layer_types", None) or ()) - _LAYERS
+    if kinds:
+        named = ", ".join(sorted(str(kind) for kind in kinds))
+        raise ModelNotSupported(f"{config.model_type} has layers of a kind not served: {named}")
+    if getattr(text, "alibi", False):
+        raise ModelNotSupported(f"{config.model_type} uses ALiBi position biases")
+
+
+def check_class(model_class: type | None, model_type: str) -> None:
+    """Refuse classes that carry a state from token to token that is not keys and values.
+
+    Raises:
+        ModelNotSupported: The message says what.
+    """
+    if model_class is None:
+        raise ModelNotSupported(f"{model_type} is not a causal language model of transformers")
+    if getattr(model_class, "_is_stateful", False):
+        raise ModelNotSupported(f"{model_type} is recurrent: its state is not keys and values")
+
+
+def context_length(config: Any) -> int | None:
+    """Tokens that the model's positions are made for.
+
+    "longrope" changes all rotations as soon as one stream is longer than the original context, so
+    that streams would depend on their company: the original context is what can be served.
+    """
+    text = config.get_text_config()
+    length = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, Mapping)]
+    for parameters in nested or [rope]:
+        if parameters.get("rope_type") == "longrope":
+            original = parameters.get("original_max_position_embeddings")
+            original = original or getattr(text, "original_max_position_embeddings", None)
+            length = min(filter(None, (length, original)), default=None)
+    return int(length) if length else None
+
+
+def check_layers(config: Any, layers: Mapping[int, LayerShape], max_model_len: int) -> None:
+    """Compare what the layers said in the probe with the configuration.
+
+    Raises:
+        ModelNotSupported: Some layers bypass the attention interface, or a layer that the
+            configuration says is windowed did not name its window.
+    """
+    text = config.get_text_config()
+    expected = getattr(text, "num_hidden_layers", None)
+    if not layers:
+        raise ModelNotSupported(f"{config.model_type} bypasses transformers' attention interface")
+    if expected is not None and len(layers) != expected:
+        raise ModelNotSupported(
+            f"{len(layers)} of {expected} layers of {config.model_type} use the attention interface"
+        )
+    window = getattr(text, "sliding_window", None)
+    if not window or window >= max_model_len or getattr(text, "use_sliding_window", None) is False:
+        return
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * len(layers)
+    for kind, (index, shape) in zip(kinds, sorted(layers.items()), strict=False):
+        if kind == "sliding_attention" and shape.window != window:
+            raise ModelNotSupported(
+                f"layer {index} of {config.model_type} does not name its sliding window; it can be"
+                f" served with max_model_len up to {window}"
+            )
+
+
+def _samples(vocab_size: int) -> tuple[list[int], list[int]]:
+    """Two short texts of different lengths, without a repeated token."""
+    step = max(1, vocab_size // 23)
+    ids = [(7 + step * i) % vocab_size for i in range(14)]
+    return ids[:8], ids[8:]
+
+
+def reference_logits(model: PreTrainedModel, vocab_size: int) -> list[torch.Tensor]:
+    """The sample texts' logits ``[tokens, vocabulary]`` as transformers computes them, alone."""
+    device = model.get_input_embeddings().weight.device
+    batches = [torch.tensor([ids], device=device) for ids in _samples(vocab_size)]
+    with torch.inference_mode():
+        return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]
+
+
+def self_test(
+    run: Callable[[list[Piece]], torch.Tensor],
+    reference: list[torch.Tensor],
+    vocab_size: int,
+    name: str,
+    dtype: torch.dtype,
+) -> None:
+    """Read the samples in chunks, packed and at different positions, and decode them together.
+
+    Args:
+        run: The engine's forward pass; gives the logits after each piece, in the order given.
+        reference: From :func:`reference_logits`.
+        vocab_size: As given there.
+        name: The architecture, for the message.
+        dtype: What the model computes in.
+
+    Raises:
+        ModelNotSupported: The logits differ from ``reference`` by more than rounding explains.
+    """
+    one, two = _samples(vocab_size)
+    turns = [
+        [Piece(0, 0, one[:3])],
+        [Piece(0, 3, one[3:6]), Piece(1, 0, two[:4])],
+        [Piece(0, 6, one[6:7]), Piece(1, 4, two[4:5])],
+        [Piece(0, 7, one[7:8]), Piece(1, 5, two[5:6])],
+    ]
+    tolerance = _TOLERANCE if dtype == torch.float32 else _HALF_TOLERANCE
+    for pieces in turns:
+        got = run(pieces).float()
+        want = torch.stack([reference[piece.row][piece.stop - 1] for piece in pieces])
+        want = want.to(got.device)[:, : got.shape[1]]
+        spread = (want - want.mean(dim=-1, keepdim=True)).norm(dim=-1)
+        error = float(((got - want).norm(dim=-1) / spread.clamp_min(1e-6)).max())
+        if not error <= tolerance:
+            raise ModelNotSupported(
+                f"{name} gives other results in a shared batch than alone (relative error"
+                f" {error:.2g} of the logits): the engine cannot serve it"
+            )

@@ -1,0 +1,167 @@
+"""The transformers runner keeps the contract, and says what ``model.generate()`` says."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from contract import MakeRunner, RunnerContract
+from drive import Drive, Stream, run_streams
+from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
+
+from chatstream_trio.engine.packing import plan_groups
+from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
+from chatstream_trio.engine.transformers_runner import TransformersRunner, make_runner
+
+pytestmark = pytest.mark.torch
+
+
+def runner_for(name: str, **changes: Any) -> TransformersRunner:
+    """Four rows of a tiny model; one thread, because threads cost more than such a model does."""
+    return make_runner(tiny(name, **changes), model_id=name, rows=4, threads=1)
+
+
+@pytest.fixture(scope="module")
+def llama() -> TransformersRunner:
+    return runner_for("llama-gqa-tied")
+
+
+class TestContract(RunnerContract):
+    """The suite that every runner has to pass."""
+
+    @pytest.fixture
+    def make_runner(self) -> MakeRunner:
+        def make(*, rows: int, max_model_len: int) -> Runner:
+            return make_runner(
+                tiny("llama-gqa-tied"),
+                model_id="tiny",
+                rows=rows,
+                max_model_len=max_model_len,
+                threads=1,
+            )
+
+        return make
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_greedy_text_is_that_of_generate(name: str) -> None:
+    """Law 7: token for token, alone and in company that comes and goes, in chunks or whole."""
+    chance = random.Random(3)
+    prompts = [
+        tuple(chance.randrange(VOCABULARY) for _ in range(length))
+        for length in (1, 4, 9, 17, 30, 6)
+    ]
+    model = tiny(name)
+    expected = [generate(model, prompt, 20) for prompt in prompts]
+    assert len({token for text in expected for token in text}) > 15, "the test would see nothing"
+    runner = runner_for(name)
+    alone = [run_streams(runner, Stream(prompt, tokens=20))[0] for prompt in prompts]
+    assert alone == expected
+    company = [
+        Stream(prompt, tokens=20, begin=2 * i, chunk=(1, 3, 100, 5, 7, 2)[i])
+        for i, prompt in enumerate(prompts)
+    ]
+    assert run_streams(runner, *company) == expected
+
+
+def test_a_poisoned_stream_ends_alone() -> None:
+    """Law 8: a NaN ends its own stream; the row's next stream and the neighbours are well."""
+    model, runner = tiny("llama"), None
+    prompts = [(1, 2, 3), (4, 5, 60, 6, 7, 8, 9, 10), (8, 9)]
+    expected = [generate(model, prompts[0], 12), [], generate(model, prompts[2], 12)]
+    healthy = tiny("llama")
+    runner = make_runner(healthy, model_id="poisoned", rows=4, threads=1)
+    with torch.no_grad():
+        healthy.get_input_embeddings().weight[60] = torch.nan
+    spoken = {token for text in expected for token in text}
+    assert 60 not in spoken
+    drive = Drive(runner, [Stream(prompt, tokens=12) for prompt in prompts])
+    assert drive.run() == expected
+    assert list(drive.faults) == [1]
+    late = Stream(prompts[2], tokens=12, row=1)
+    assert run_streams(runner, late, Stream(prompts[0], tokens=12, row=0, begin=1)) == [
+        expected[2],
+        expected[0],
+    ]
+
+
+def test_a_poisoned_prompt_that_was_never_finished_leaves_nothing() -> None:
+    """Law 8: the NaN of a stream that left in the middle of its prompt is not met by the next."""
+    model = tiny("llama")
+    expected = [generate(model, (8, 9), 12), generate(model, tuple(range(20)), 12)]
+    runner = make_runner(model, model_id="poisoned", rows=4, threads=1)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[60] = torch.nan
+    start = Start(0, (60,) * 30)
+    runner.run_turn(Turn(started=(start,), prefill=(Prefill(0, 0, 29),)))
+    short, long = Stream((8, 9), tokens=12, row=0), Stream(tuple(range(20)), tokens=12, row=1)
+    assert run_streams(runner, short, long) == expected
+
+
+def test_a_turn_that_raised_can_be_run_again() -> None:
+    """A failure in the middle of a forward pass leaves nothing that running again does not mend."""
+    model = tiny("llama-gqa-tied")
+    runner = make_runner(model, model_id="failing", rows=4, threads=1)
+    stream = Stream((1, 2, 3, 4), tokens=10, sampling=Sampling(seed=4, frequency_penalty=1.0))
+    expected = run_streams(runner, stream)
+    failures = iter([True, False] * 10)
+    last = model.model.layers[-1]
+    handle = last.register_forward_pre_hook(lambda *_: _fail() if next(failures) else None)
+
+    class Stubborn:
+        info = runner.info
+
+        def run_turn(self, turn: Turn) -> Any:
+            with pytest.raises(MemoryError):
+                runner.run_turn(turn)
+            return runner.run_turn(turn)
+
+    assert run_streams(Stubborn(), stream) == expected
+    handle.remove()
+
+
+def _fail() -> None:
+    raise MemoryError("as a GPU does it")
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Turn(started=(Start(4, (1,)),)),
+        Turn(started=(Start(0, (VOCABULARY,)),)),
+        Turn(started=(Start(0, (-1,)),)),
+        Turn(started=(Start(0, (1,) * 129),)),
+        Turn(prefill=(Prefill(0, 0, 1_000),)),
+        Turn(decode=(Decode(0, VOCABULARY, 0),)),
+        Turn(decode=(Decode(0, 1, 128),)),
+        Turn(decode=(Decode(0, 1, 1), Decode(0, 1, 2))),
+        Turn(decode=(Decode(-1, 1, 1),)),
+    ],
+)
+def test_a_turn_that_breaks_the_contract_is_refused(llama: Runner, turn: Turn) -> None:
+    """A wrong id or position must not reach a GPU, nor somebody else's memory."""
+    with pytest.raises(ValueError, match=r"\S"):
+        llama.run_turn(turn)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_the_cheapest_and_complete(seed: int) -> None:
+    """Each row is in exactly one batch, and no single batch nor batch per row would be cheaper."""
+    chance = random.Random(seed)
+    rows = sorted(chance.sample(range(40), chance.randint(1, 20)))
+    lengths = [chance.randint(1, 900) for _ in rows]
+
+    def cost(groups: list[tuple[int, int]]) -> int:
+        return sum(
+            256 + (rows[last - 1] - rows[first] + 1) * max(lengths[first:last])
+            for first, last in groups
+        )
+
+    groups = plan_groups(rows, lengths, 256)
+    assert [index for first, last in groups for index in range(first, last)] == list(
+        range(len(rows))
+    )
+    assert cost(groups) <= cost([(0, len(rows))])
+    assert cost(groups) <= cost([(index, index + 1) for index in range(len(rows))])
