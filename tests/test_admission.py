@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
+from collections import Counter, deque
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chatstream_trio.admission import Admission, Ticket, TicketState
-from chatstream_trio.errors import QueueFull
+from chatstream_trio.errors import QueueFull, TooManyForKey
 
 
 class Guest:
@@ -110,15 +111,15 @@ async def test_the_line_stays_bounded(admission: Admission) -> None:
     stayer = Guest(admission)
     for _ in range(1000):
         Guest(admission).ticket.leave()
-    assert admission._line.statistics().current_buffer_used <= 3
+    assert admission._lines.buffered() <= 3
     assert stayer.ticket.position == 1
     assert all(guest.seats == 1 for guest in seated)
 
 
-async def test_eta_is_the_rate_at_which_seats_get_free(
+async def test_eta_looks_at_who_sits_there_already(
     admission: Admission, autojump_clock: MockClock
 ) -> None:
-    """Two seats held for 10 s each: one gets free every 5 s."""
+    """Two seats held for 10 s each: when they get free, and the ones after them."""
     guests = [Guest(admission) for _ in range(4)]
     await wait_all_tasks_blocked()
     assert guests[2].ticket.eta_seconds is None
@@ -128,11 +129,164 @@ async def test_eta_is_the_rate_at_which_seats_get_free(
     await wait_all_tasks_blocked()
     waiting = [Guest(admission) for _ in range(3)]
     await wait_all_tasks_blocked()
-    assert [guest.ticket.eta_seconds for guest in waiting] == [5.0, 10.0, 15.0]
+    assert [guest.ticket.eta_seconds for guest in waiting] == [10.0, 10.0, 20.0]
     assert admission.statistics().seat_seconds == 10.0
+    await trio.sleep(4)
+    assert [guest.ticket.eta_seconds for guest in waiting] == [6.0, 6.0, 16.0]
     with pytest.raises(QueueFull) as refusal:
         Guest(admission)
-    assert refusal.value.retry_after == 5.0
+    assert refusal.value.retry_after == 6.0
+
+
+# ---- Keys
+
+
+def keyed(admission: Admission, key: str, log: list[str]) -> Ticket:
+    """A guest of a key, who is noted when seated."""
+    return admission.enter(key, on_seat=lambda: log.append(key), on_move=lambda: None)
+
+
+async def test_a_newcomer_waits_at_most_one_round(nursery: trio.Nursery) -> None:
+    """However many requests each of the others has waiting."""
+    house = Admission(1, 100)
+    nursery.start_soon(house.deal)
+    log: list[str] = []
+    holder = keyed(house, "x", log)
+    await wait_all_tasks_blocked()
+    tickets = [keyed(house, key, log) for key in "ab" for _ in range(10)]
+    newcomer = keyed(house, "c", log)
+    assert newcomer.position == 3
+    holder.leave()
+    for _ in range(4):
+        await wait_all_tasks_blocked()
+        seated = [t for t in [*tickets, newcomer] if t.state is TicketState.SEATED]
+        seated[-1].leave()
+    assert log[:4] in (["x", "a", "b", "c"], ["x", "b", "a", "c"])
+
+
+async def test_one_key_leaves_an_eighth_of_the_room_to_others(nursery: trio.Nursery) -> None:
+    """By default one key may fill at most seven eighths of the waiting room."""
+    house = Admission(2, 8)
+    nursery.start_soon(house.deal)
+    flood = [keyed(house, "flood", []) for _ in range(9)]  # two of them are about to sit
+    with pytest.raises(TooManyForKey) as refusal:
+        keyed(house, "flood", [])
+    assert refusal.value.code == "too_many_for_key"
+    await wait_all_tasks_blocked()
+    assert house.statistics().active == 2
+    other = keyed(house, "other", [])
+    with pytest.raises(QueueFull) as full:
+        keyed(house, "other", [])
+    assert full.value.code == "queue_full"
+    assert other.position == 1
+    flood[-1].leave()
+    keyed(house, "other", [])
+    with pytest.raises(QueueFull):
+        keyed(house, "flood", [])
+
+
+async def test_a_key_at_its_cap_holds_nobody_up(nursery: trio.Nursery) -> None:
+    """Law 3: a free seat goes to the first who may have it; positions know the caps."""
+    house = Admission(3, 10, max_active_per_key=1)
+    nursery.start_soon(house.deal)
+    log: list[str] = []
+    first = keyed(house, "a", log)
+    waiting = [keyed(house, "a", log) for _ in range(2)]
+    await wait_all_tasks_blocked()
+    assert log == ["a"]
+    assert [ticket.position for ticket in waiting] == [1, 2]
+    keyed(house, "b", log)
+    await wait_all_tasks_blocked()
+    assert log == ["a", "b"]
+    first.leave()
+    await wait_all_tasks_blocked()
+    assert log == ["a", "b", "a"]
+    assert [ticket.position for ticket in waiting] == [None, 1]
+
+
+async def test_weights_are_shares_of_the_seats(nursery: trio.Nursery) -> None:
+    """A key of weight 3 gets three seats for each one of a key of weight 1."""
+    house = Admission(1, 400, weights={"heavy": 3.0}, max_waiting_per_key=200)
+    nursery.start_soon(house.deal)
+    log: list[str] = []
+    tickets = [keyed(house, key, log) for key in ("heavy", "light") for _ in range(100)]
+    for _ in range(80):
+        await wait_all_tasks_blocked()
+        next(t for t in tickets if t.state is TicketState.SEATED).leave()
+    assert log[:80].count("heavy") == pytest.approx(60, abs=2)
+
+
+KEYED_ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["enter", "deal", "leave"]), st.integers(0, 5), st.integers(0, 40)),
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seats=st.integers(1, 3),
+    cap=st.one_of(st.none(), st.integers(1, 2)),
+    weights=st.lists(st.sampled_from([0.01, 0.3, 1.0, 2.5, 50.0]), min_size=6, max_size=6),
+    actions=KEYED_ACTIONS,
+)
+async def test_any_history_with_keys_obeys_the_laws(
+    seats: int, cap: int | None, weights: list[float], actions: list[tuple[str, int, int]]
+) -> None:
+    """Laws 1 to 4 with keys, weights and caps: and the next to sit is who was told 'position 1'."""
+    house = Admission(
+        seats,
+        6,
+        max_active_per_key=cap,
+        max_waiting_per_key=5,
+        weights={str(key): weight for key, weight in enumerate(weights)},
+    )
+    tickets: list[Ticket] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.deal)
+        for action, key, number in actions:
+            told = {t: t.position for t in tickets}
+            arrived = None
+            if action == "enter":
+                with contextlib.suppress(QueueFull):
+                    arrived = keyed(house, str(key), [])
+                    tickets.append(arrived)
+            elif action == "leave" and tickets:
+                gone = tickets[number % len(tickets)]
+                was_seated = gone.state is TicketState.SEATED
+                gone.leave()
+                if was_seated and house._seats.available_tokens == 1:
+                    await wait_all_tasks_blocked()
+                    _check_who_sat(told, gone, cap)
+            else:
+                await wait_all_tasks_blocked()
+                _check_no_seat_is_idle(house, tickets, cap)
+            _check_counts(house, tickets)
+        nursery.cancel_scope.cancel()
+
+
+def _check_who_sat(told: dict[Ticket, int | None], gone: Ticket, cap: int | None) -> None:
+    """Without caps, the freed seat is taken by whoever was first in the line."""
+    sat = [t for t in told if told[t] is not None and t.state is TicketState.SEATED]
+    if cap is None and any(position == 1 for position in told.values()):
+        assert [told[t] for t in sat] == [1]
+
+
+def _check_no_seat_is_idle(house: Admission, tickets: list[Ticket], cap: int | None) -> None:
+    if house._seats.available_tokens:
+        waiting = {t.key for t in tickets if t.waits}
+        held = Counter(t.key for t in tickets if t.state is TicketState.SEATED)
+        assert all(cap is not None and held[key] >= cap for key in waiting)
+
+
+def _check_counts(house: Admission, tickets: list[Ticket]) -> None:
+    seen = house.statistics()
+    assert seen.active == sum(t.state is TicketState.SEATED for t in tickets) <= seen.max_active
+    assert seen.waiting == sum(t.waits for t in tickets)
+    assert seen.active + seen.waiting <= seen.max_active + seen.max_waiting
+    positions = sorted(p for t in tickets if (p := t.position) is not None)
+    assert positions == list(range(1, len(positions) + 1))
+    assert house._lines.buffered() <= 2 * seen.waiting
+    assert len(house._held) <= seen.active
 
 
 @define
@@ -169,7 +323,8 @@ async def test_any_history_obeys_the_laws(
     max_active: int, max_waiting: int, actions: list[str | int]
 ) -> None:
     """Laws 1 to 4 after every step of any history of entering, dealing and leaving."""
-    admission, house = Admission(max_active, max_waiting), House(max_active, max_waiting)
+    house = House(max_active, max_waiting)
+    admission = Admission(max_active, max_waiting, max_waiting_per_key=max_waiting)
     guests: list[Guest] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admission.deal)
@@ -204,4 +359,4 @@ def _compare(admission: Admission, house: House, guests: list[Guest]) -> None:
         assert guest.ticket.position == (expected if expected > 0 else None)
         assert (guest.ticket.state is TicketState.SEATED) == (number in house.seated)
         assert guest.seats <= 1
-    assert admission._line.statistics().current_buffer_used <= 2 * max(1, seen.waiting)
+    assert admission._lines.buffered() <= 2 * max(1, seen.waiting)

@@ -77,6 +77,12 @@ class QueueFull(ChatStreamError):
         self.retry_after = retry_after
 
 
+class TooManyForKey(QueueFull):
+    """The house has room, but this client has as many requests in it as one may have."""
+
+    code = "too_many_for_key"
+
+
 class StreamCancelled(ChatStreamError):
     """The request was cancelled by its id."""
 
