@@ -194,6 +194,29 @@ def test_a_broken_file_is_one_line_and_code_2(tmp_path: Path, text: str, words: 
     assert words in line
 
 
+def test_faults_on_demand() -> None:
+    """Law 8, by the scripted model's own words: a fault, a raising turn, and a lost runner."""
+    with running() as server:
+        url = f"{server.url}/v1/chat/completions"
+
+        def ask(text: str) -> httpx.Response:
+            messages = [{"role": "user", "content": text}]
+            return httpx.post(url, json={"messages": messages, "max_tokens": 3}, timeout=GUARD)
+
+        for word, code, status in [
+            ("!fault", "stream_fault", 500),
+            ("!raise", "stream_fault", 500),
+        ]:
+            broken = ask(f"a {word}")
+            assert (broken.status_code, broken.json()["error"]["code"]) == (status, code)
+            assert ask("a").status_code == 200
+        lost = ask("a !lost")
+        assert (lost.status_code, lost.json()["error"]["code"]) == (503, "failed")
+        while (answer := ask("b")).status_code == 503:
+            assert answer.headers["retry-after"]
+        assert answer.json()["choices"][0]["message"]["content"] == "b b b "
+
+
 def test_the_console_chats_and_says_when_nobody_answers() -> None:
     """``chatstream-trio chat``: an answer for each line, the conversation kept, exit code 0."""
     with running() as server:

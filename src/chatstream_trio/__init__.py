@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "admission": ("AdmissionStatistics",),
     "engine.engine": ("EngineStatistics",),
-    "engine.runner": ("RunnerInfo", "Sampling"),
+    "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
     "errors": (
         "ChatStreamError",
         "ContextTooLong",
         "Draining",
         "EngineFailed",
+        "FirstTokenTimeout",
         "IdInUse",
         "InvalidRequest",
         "Loading",
@@ -27,18 +28,23 @@ _HOMES = {
         "ModelNotLoaded",
         "ModelNotServed",
         "ModelNotSupported",
+        "NotAuthenticated",
         "QueueFull",
+        "QueueTimeout",
         "SettingsError",
         "StreamCancelled",
         "StreamFault",
         "StreamNotFound",
+        "TimedOut",
+        "TooManyForKey",
+        "TotalTimeout",
         "Unavailable",
         "UnsupportedField",
     ),
     "events": ("Event", "FinishReason", "Finished", "Queued", "Started", "Text", "Usage"),
     "generation": ("Generation", "GenerationState", "GenerationStatus"),
     "models": ("Model",),
-    "request": ("ChatRequest", "Message", "SamplingOptions"),
+    "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
     "service": ("ChatStream", "Ended", "Health", "Outcome", "Status"),
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
@@ -50,8 +56,15 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 if TYPE_CHECKING:
     from chatstream_trio.admission import AdmissionStatistics as AdmissionStatistics
     from chatstream_trio.engine.engine import EngineStatistics as EngineStatistics
-    from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
-    from chatstream_trio.engine.runner import Sampling as Sampling
+    from chatstream_trio.engine.runner import (
+        RunnerInfo as RunnerInfo,
+    )
+    from chatstream_trio.engine.runner import (
+        RunnerLost as RunnerLost,
+    )
+    from chatstream_trio.engine.runner import (
+        Sampling as Sampling,
+    )
     from chatstream_trio.engine.scripted_runner import (
         ScriptedRunner as ScriptedRunner,
     )
@@ -69,6 +82,9 @@ if TYPE_CHECKING:
     )
     from chatstream_trio.errors import (
         EngineFailed as EngineFailed,
+    )
+    from chatstream_trio.errors import (
+        FirstTokenTimeout as FirstTokenTimeout,
     )
     from chatstream_trio.errors import (
         IdInUse as IdInUse,
@@ -92,7 +108,13 @@ if TYPE_CHECKING:
         ModelNotSupported as ModelNotSupported,
     )
     from chatstream_trio.errors import (
+        NotAuthenticated as NotAuthenticated,
+    )
+    from chatstream_trio.errors import (
         QueueFull as QueueFull,
+    )
+    from chatstream_trio.errors import (
+        QueueTimeout as QueueTimeout,
     )
     from chatstream_trio.errors import (
         SettingsError as SettingsError,
@@ -105,6 +127,15 @@ if TYPE_CHECKING:
     )
     from chatstream_trio.errors import (
         StreamNotFound as StreamNotFound,
+    )
+    from chatstream_trio.errors import (
+        TimedOut as TimedOut,
+    )
+    from chatstream_trio.errors import (
+        TooManyForKey as TooManyForKey,
+    )
+    from chatstream_trio.errors import (
+        TotalTimeout as TotalTimeout,
     )
     from chatstream_trio.errors import (
         Unavailable as Unavailable,
@@ -152,6 +183,9 @@ if TYPE_CHECKING:
     from chatstream_trio.request import (
         SamplingOptions as SamplingOptions,
     )
+    from chatstream_trio.request import (
+        Timeouts as Timeouts,
+    )
     from chatstream_trio.service import (
         ChatStream as ChatStream,
     )
@@ -194,6 +228,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Finished",
+    "FirstTokenTimeout",
     "Generation",
     "GenerationState",
     "GenerationStatus",
@@ -207,10 +242,13 @@ __all__ = [
     "ModelNotLoaded",
     "ModelNotServed",
     "ModelNotSupported",
+    "NotAuthenticated",
     "Outcome",
     "QueueFull",
+    "QueueTimeout",
     "Queued",
     "RunnerInfo",
+    "RunnerLost",
     "Sampling",
     "SamplingOptions",
     "ScriptedRunner",
@@ -224,6 +262,10 @@ __all__ = [
     "StreamFaultError",
     "StreamNotFound",
     "Text",
+    "TimedOut",
+    "Timeouts",
+    "TooManyForKey",
+    "TotalTimeout",
     "Unavailable",
     "UnsupportedField",
     "Usage",

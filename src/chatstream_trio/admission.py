@@ -97,6 +97,7 @@ class Admission:
         max_waiting_per_key: Places that one key may fill; None: seven eighths of the room, rounded
             up, so that one client alone cannot shut the door on the others.
         weights: Key -> share of the seats relative to the other keys that wait; 1 where unnamed.
+        on_change: Called by the dealing task after anybody came, sat down, moved up or left.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Admission:
         max_active_per_key: int | None = None,
         max_waiting_per_key: int | None = None,
         weights: Mapping[str, float] | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_change = on_change
         self._seats = trio.CapacityLimiter(max_active)
         self._max_waiting = max_waiting
         self._seats_per_key = max_active_per_key or max_active
@@ -119,6 +122,7 @@ class Admission:
         self._times = SeatTimes(max_active)
         self._order: list[Ticket] = []
         self._numbered = True
+        self._paused = False
         self._wake = trio.Event()
 
     # ---- What a request does
@@ -177,9 +181,20 @@ class Admission:
             self._wake = trio.Event()
             self._deal()
             self._tell_positions()
+            self._on_change()
+
+    def pause(self) -> None:
+        """Deal no seats until :meth:`resume`; who waits keeps the place."""
+        self._paused = True
+        self._changed()
+
+    def resume(self) -> None:
+        """Deal again."""
+        self._paused = False
+        self._changed()
 
     def _deal(self) -> None:
-        while self._seats.available_tokens > 0:
+        while self._seats.available_tokens > 0 and not self._paused:
             ticket = self._lines.take(lambda key: self._room(key) > 0)
             if ticket is None:
                 return
@@ -203,7 +218,7 @@ class Admission:
             return
         self._numbered = True
         self._order = list(self._lines.order(self._room))
-        free = int(self._seats.available_tokens)
+        free = 0 if self._paused else int(self._seats.available_tokens)
         position = 0
         for ticket in self._order:
             if free and self._room(ticket.key) > 0:

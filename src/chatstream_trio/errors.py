@@ -46,6 +46,12 @@ class ContextTooLong(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class NotAuthenticated(ChatStreamError):
+    """No key was presented, or one that is not configured."""
+
+    code = "invalid_api_key"
+
+
 class ModelNotServed(ChatStreamError):
     """The request names a model that this server does not serve."""
 
@@ -87,6 +93,30 @@ class StreamCancelled(ChatStreamError):
     """The request was cancelled by its id."""
 
     code = "cancelled"
+
+
+class TimedOut(ChatStreamError):
+    """A phase of the request took longer than the caller, or the server, allows."""
+
+    code = "timeout"
+
+
+class QueueTimeout(TimedOut):
+    """No seat in time."""
+
+    code = "queue_timeout"
+
+
+class FirstTokenTimeout(TimedOut):
+    """A seat, and no first token in time."""
+
+    code = "first_token_timeout"
+
+
+class TotalTimeout(TimedOut):
+    """No complete answer in time."""
+
+    code = "total_timeout"
 
 
 class Unavailable(ChatStreamError):

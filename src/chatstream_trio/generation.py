@@ -17,11 +17,17 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission import Ticket
+from chatstream_trio.deadlines import Phases
 from chatstream_trio.engine.engine import Engine
 from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
-from chatstream_trio.errors import ChatStreamError, ContextTooLong, EngineFailed, StreamFault
+from chatstream_trio.errors import (
+    ChatStreamError,
+    ContextTooLong,
+    EngineFailed,
+    StreamFault,
+)
 from chatstream_trio.events import Event, Finished, FinishReason, Queued, Started, Text, Usage
-from chatstream_trio.request import ChatRequest, resolve
+from chatstream_trio.request import ChatRequest, Timeouts, resolve
 from chatstream_trio.text.codec import Prompt
 from chatstream_trio.text.stops import StopFinder
 
@@ -42,6 +48,8 @@ class GenerationStatus:
     """What :meth:`Generation.status` returns."""
 
     id: str
+    key: str
+    """Whose request it is."""
     state: GenerationState
     position: int | None
     """Place in the line; None when it does not wait."""
@@ -61,8 +69,18 @@ class Generation:
     :class:`~chatstream_trio.service.ChatStream` makes these; use its ``generate``.
     """
 
-    def __init__(self, request: ChatRequest, *, id: str, engine: Engine) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        *,
+        id: str,
+        key: str,
+        engine: Engine,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._on_change = on_change
         self.id = id
+        self.key = key
         self.request = request
         self._engine = engine
         self._ticket: Ticket | None = None
@@ -75,6 +93,7 @@ class Generation:
         self._born = trio.current_time()
         # What the reader has not taken yet:
         self._position_told: int | None = None
+        self._phases = Phases()
         self._seated = False
         self._seat_told = False
         self._texts: list[str] = []
@@ -88,7 +107,7 @@ class Generation:
 
     def take_ticket(self, enter: Callable[..., Ticket]) -> None:
         """Enter the line. Raises what ``enter`` (:meth:`Admission.enter`) raises."""
-        self._ticket = enter(on_seat=self._take_seat, on_move=self._tell)
+        self._ticket = enter(self.key, on_seat=self._take_seat, on_move=self._tell)
 
     def prepare(self, prompt: Prompt) -> None:
         """Take the measured prompt; it may begin as soon as it has a seat.
@@ -111,6 +130,7 @@ class Generation:
 
     def _take_seat(self) -> None:
         self._seated = True
+        self._phases.seated.set()
         self._start_if_ready()
         self._tell()
 
@@ -154,6 +174,9 @@ class Generation:
         assert self._prompt is not None
         for token in outcome.tokens:
             self._completion_tokens += 1
+            if self._completion_tokens == 1:
+                self._phases.first_token.set()
+                self._on_change()
             self._emit(self._prompt.decoder.push(token))
             if self._stops.stopped:
                 return self._end_answer(FinishReason.STOP)
@@ -195,6 +218,7 @@ class Generation:
 
     def _let_go(self) -> None:
         """Give the seat back: now if the engine never had the stream, else when it lets go."""
+        self._phases.end()
         if self._number is not None:
             self._engine.cancel(self._number)
         else:
@@ -203,6 +227,10 @@ class Generation:
     def _leave(self) -> None:
         if self._ticket is not None:
             self._ticket.leave()
+
+    async def keep_deadlines(self, timeouts: Timeouts) -> None:
+        """Fail the request when one of its phases takes too long. Returns when it is over."""
+        await self._phases.keep(timeouts, self.fail)
 
     # ---- The reader's side
 
@@ -278,6 +306,7 @@ class Generation:
         queued = self.queued()
         return GenerationStatus(
             id=self.id,
+            key=self.key,
             state=self.state,
             position=queued.position if queued else None,
             prompt_tokens=len(self._prompt.tokens) if self._prompt else None,

@@ -6,16 +6,18 @@ loading functions, which run in threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import Runner
+from chatstream_trio.engine.runner import Runner, RunnerLost
+from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
 from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, SettingsError
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
+from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with how much is loaded, from 0 to 1. From another thread."""
@@ -23,6 +25,13 @@ Progress: TypeAlias = Callable[[float], None]
 SCRIPTED = "scripted"
 SCRIPTED_PACE = 0.01
 """Seconds a turn of ``--model scripted`` takes."""
+SCRIPTED_FAULTS: Mapping[str, Exception] = {
+    "!fault": StreamFaultError("asked for by the word !fault"),
+    "!raise": RuntimeError("asked for by the word !raise"),
+    "!lost": RunnerLost("asked for by the word !lost"),
+}
+"""Words at which the scripted model fails, so that one can see how a server takes it: a fault of
+one stream, a turn that raises, and a runner that is lost."""
 
 
 @frozen
@@ -60,9 +69,6 @@ def find_model(settings: Settings) -> Model:
 
 
 def _scripted(name: str, settings: Settings) -> Model:
-    from chatstream_trio.engine.scripted_runner import ScriptedRunner
-    from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
-
     _, _, pace = name.partition(":")
     try:
         seconds = float(pace) / 1000 if pace else SCRIPTED_PACE
@@ -81,6 +87,7 @@ def _scripted(name: str, settings: Settings) -> Model:
             vocab_size=VOCAB_SIZE,
             model=SCRIPTED,
             separator=SEPARATOR,
+            faults={token_id(f"{word} "): fault for word, fault in SCRIPTED_FAULTS.items()},
         )
 
     return Model(SCRIPTED, WordCodec, load_runner)

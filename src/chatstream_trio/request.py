@@ -12,6 +12,7 @@ from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import InvalidRequest
 
 MAX_STOP_STRINGS = 16
+MAX_SECONDS = 86_400.0
 ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -81,6 +82,41 @@ class SamplingOptions:
     seed: int | None = None
 
 
+def _check_seconds(_: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is not None and not 0 < value <= MAX_SECONDS:  # also refuses NaN
+        raise InvalidRequest(
+            f"a timeout must be more than 0 and at most {MAX_SECONDS:.0f} seconds",
+            param=f"timeouts.{attribute.name}",
+        )
+
+
+@frozen
+class Timeouts:
+    """How long each phase of a request may take, in seconds; None: as long as it takes.
+
+    Raises:
+        InvalidRequest: A value is out of range.
+    """
+
+    queue: float | None = field(default=None, validator=_check_seconds)
+    """From its arrival to its seat."""
+    first_token: float | None = field(default=None, validator=_check_seconds)
+    """From its seat to its first token."""
+    total: float | None = field(default=None, validator=_check_seconds)
+    """From its arrival to the end of its answer."""
+
+    def under(self, ceiling: Timeouts) -> Timeouts:
+        """The shorter of the two, phase by phase."""
+        shorter = {}
+        for name in ("queue", "first_token", "total"):
+            both = [t for t in (getattr(self, name), getattr(ceiling, name)) if t is not None]
+            shorter[name] = min(both, default=None)
+        return Timeouts(**shorter)
+
+    def __bool__(self) -> bool:
+        return self != Timeouts()
+
+
 @frozen
 class ChatRequest:
     """Ask for an answer to a conversation.
@@ -97,6 +133,7 @@ class ChatRequest:
     """The answer ends before the first of these; they are never part of it."""
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
+    timeouts: Timeouts = Timeouts()
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done

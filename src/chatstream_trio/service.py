@@ -6,9 +6,10 @@ This is the public Python API. It does not know HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from enum import Enum
 from typing import TypeVar
@@ -17,7 +18,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission import Admission, AdmissionStatistics
-from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics
+from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics, RunnerFailed
 from chatstream_trio.engine.runner import Runner, RunnerInfo
 from chatstream_trio.errors import (
     ChatStreamError,
@@ -43,6 +44,8 @@ REMEMBER_SECONDS = 60.0
 """How long the outcome of an ended request can be asked for."""
 REMEMBER_MOST = 4096
 MEASURING_THREADS = 2
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
+"""Seconds."""
 
 
 class Health(Enum):
@@ -69,6 +72,7 @@ class Ended:
     """What is remembered of a request that is over."""
 
     id: str
+    key: str
     outcome: Outcome
     prompt_tokens: int
     completion_tokens: int
@@ -89,17 +93,35 @@ class ChatStream:
     """A model, its engine, its seats and its waiting room. Make one with :meth:`open`."""
 
     def __init__(
-        self, settings: Settings, model: Model, progress: Progress, *, threaded: bool
+        self,
+        settings: Settings,
+        model: Model,
+        progress: Progress,
+        nursery: trio.Nursery,
+        *,
+        threaded: bool,
+        weights: Mapping[str, float] | None,
     ) -> None:
         self.settings = settings
         self.model_id = model.id
         self._model = model
         self._progress = progress
-        self._admission = Admission(settings.max_active, settings.max_waiting)
+        self._admission = Admission(
+            settings.max_active,
+            settings.max_waiting,
+            max_active_per_key=settings.max_active_per_key,
+            max_waiting_per_key=settings.max_waiting_per_key,
+            weights=weights or {},
+            on_change=self._changed,
+        )
         self._engine = Engine(
-            self._load_runner, prefill_chunk=settings.prefill_chunk, threaded=threaded
+            self._load_runner,
+            prefill_chunk=settings.prefill_chunk,
+            threaded=threaded,
+            on_end=self._admission.pause,
         )
         self._threaded = threaded
+        self._nursery = nursery
         self._codec: Codec | None = None
         self._measuring = trio.CapacityLimiter(MEASURING_THREADS)
         self._live: dict[str, Generation] = {}
@@ -108,6 +130,10 @@ class ChatStream:
         self._nobody_left = trio.Event()
         self._settled = trio.Event()
         """Loaded, or failed to."""
+        self.started_at = trio.current_time()
+        self.version = 0
+        """Counts the changes of who sits, waits, generates or is gone."""
+        self._change = trio.Event()
         self.failure: Exception | None = None
         """What ended the engine, or kept it from starting."""
 
@@ -122,6 +148,7 @@ class ChatStream:
         model: Model | None = None,
         wait: bool = True,
         progress: Progress | None = None,
+        weights: Mapping[str, float] | None = None,
         threaded: bool = True,
     ) -> AsyncIterator[ChatStream]:
         """Load a model and serve it until the block ends; then end everything that was started.
@@ -132,6 +159,8 @@ class ChatStream:
             wait: False gives the service at once, while it loads: requests raise ``Loading``.
             progress: Told how much is loaded, from another thread. Without it, a progress bar is
                 shown if stderr is a terminal.
+            weights: Client key -> its share of the seats, relative to the other keys that wait; 1
+                where it is not named.
             threaded: False runs the turns in a task, in the event loop's (maybe virtual) time:
                 for tests with a scripted runner.
 
@@ -143,7 +172,7 @@ class ChatStream:
         failure: Exception | None = None
         with bar as tell:
             async with trio.open_nursery() as nursery:
-                chat = cls(settings, model, tell, threaded=threaded)
+                chat = cls(settings, model, tell, nursery, threaded=threaded, weights=weights)
                 nursery.start_soon(chat._admission.deal)
                 nursery.start_soon(chat._run_engine)
                 try:
@@ -170,21 +199,41 @@ class ChatStream:
         return self._engine.info
 
     async def _run_engine(self) -> None:
+        """Load the model and run its turns; give it a new runner when one is lost."""
         try:
             self._codec = await self._in_thread(self._model.load_codec)
-            await self._engine.run(on_loaded=self._settled.set)
+            for backoff in _backoffs():
+                try:
+                    await self._engine.run(on_loaded=self._engine_is_ready)
+                except RunnerFailed as failed:
+                    self._engine_is_lost(failed.cause)
+                await trio.sleep(backoff)
         except ChatStreamError as error:
             self.failure = error
-        except ExceptionGroup:
-            raise  # a bug on this side of the engine; it ends the service
-        except Exception as error:
-            loaded = self._settled.is_set()
-            what = "the engine was lost" if loaded else f"{self.model_id!r} cannot be loaded"
-            logger.exception(what)
-            kind = EngineFailed if loaded else ModelNotLoaded
-            self.failure = kind(f"{what}: {type(error).__name__}: {one_line(error)}")
         finally:
             self._settled.set()
+
+    def _engine_is_ready(self) -> None:
+        self.failure = None
+        self._settled.set()
+        self._admission.resume()
+
+    def _engine_is_lost(self, cause: Exception) -> None:
+        """Whoever had a seat was told; whoever waits keeps the place.
+
+        Raises:
+            ChatStreamError: It never was there: the model cannot be loaded.
+        """
+        first = not self._settled.is_set()
+        if first and isinstance(cause, ChatStreamError):
+            raise cause
+        what = f"{self.model_id!r} cannot be loaded" if first else "the engine was lost"
+        logger.error(what, exc_info=cause)
+        message = f"{what}: {type(cause).__name__}: {one_line(cause)}"
+        if first:
+            raise ModelNotLoaded(message)
+        self.failure = EngineFailed(message)
+        self._changed()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks and changes nothing; a cancellation does not wait for it."""
@@ -205,7 +254,7 @@ class ChatStream:
 
     @asynccontextmanager
     async def generate(
-        self, request: ChatRequest, *, id: str | None = None
+        self, request: ChatRequest, *, id: str | None = None, key: str = ""
     ) -> AsyncIterator[Generation]:
         """One request as a scope: enter it and its place is taken, leave it and all is given back.
 
@@ -215,11 +264,12 @@ class ChatStream:
         Args:
             request: What is asked.
             id: Under which it can be cancelled; a fresh one by default.
+            key: Whose request it is: seats are dealt fairly among keys.
 
         Raises:
             Loading, Draining, EngineFailed: This service takes no requests at this moment.
             IdInUse: Another live request has the id.
-            QueueFull: All seats and places are taken.
+            QueueFull, TooManyForKey: All seats and places are taken, or all that a key may have.
             InvalidRequest, ContextTooLong: The model cannot read this conversation.
         """
         self.check()
@@ -228,10 +278,14 @@ class ChatStream:
         id = id or new_id()
         if id in self._live:
             raise IdInUse(f"another live request has the id {id!r}", param="X-Stream-Id")
-        generation = Generation(request, id=id, engine=self._engine)
+        generation = Generation(
+            request, id=id, key=key, engine=self._engine, on_change=self._changed
+        )
         generation.take_ticket(self._admission.enter)
         self._live[id] = generation
         try:
+            if timeouts := request.timeouts.under(self.settings.timeouts):
+                self._nursery.start_soon(generation.keep_deadlines, timeouts)
             messages = [{"role": m.role, "content": m.content} for m in request.messages]
             generation.prepare(await self._in_thread(lambda: codec.read(messages)))
             yield generation
@@ -262,24 +316,30 @@ class ChatStream:
                 break
             self._ended.popitem(last=False)
         generation.close()
+        self._changed()
         if not self._live:
             self._nobody_left.set()
 
-    def cancel(self, id: str) -> Ended:
+    def cancel(self, id: str, *, key: str | None = None) -> Ended:
         """End a live request by its id; its reader gets :class:`StreamCancelled`.
+
+        Args:
+            id: Which.
+            key: Who asks; only a request of this key is found. None: whoosever it is.
 
         Returns:
             How it ended; the same again for a minute, also if it ended in another way.
 
         Raises:
-            StreamNotFound: No live or lately ended request has this id.
+            StreamNotFound: No live or lately ended request of this key has this id.
         """
         generation = self._live.get(id)
-        if generation is not None:
+        if generation is not None and key in (None, generation.key):
             generation.fail(StreamCancelled("the request was cancelled by its id"))
             return _ended(generation)
-        time, ended = self._ended.get(id, (-REMEMBER_SECONDS, None))
-        if ended is None or trio.current_time() - time > REMEMBER_SECONDS:
+        time, ended = self._ended.get(id, (-math.inf, None))
+        fresh = trio.current_time() - time <= REMEMBER_SECONDS
+        if generation is not None or ended is None or not fresh or key not in (None, ended.key):
             raise StreamNotFound(f"no request has the id {id!r}", param="id")
         return ended
 
@@ -291,6 +351,7 @@ class ChatStream:
         Returns when the last request is over. Cancel it to stop waiting and call :meth:`cut`.
         """
         self._draining = True
+        self._changed()
         with trio.move_on_after(seconds):
             await self.until_empty()
             return
@@ -330,6 +391,17 @@ class ChatStream:
         """
         return self._engine.info
 
+    def _changed(self) -> None:
+        self.version += 1
+        self._change.set()
+
+    async def changed_since(self, version: int) -> None:
+        """Wait until there is a newer :attr:`version` than this."""
+        while self.version <= version:
+            if self._change.is_set():
+                self._change = trio.Event()
+            await self._change.wait()
+
     def status(self) -> Status:
         """Everything at this moment."""
         return Status(
@@ -339,6 +411,14 @@ class ChatStream:
             engine=self._engine.statistics(),
             streams=tuple(generation.status() for generation in self._live.values()),
         )
+
+
+def _backoffs() -> Iterator[float]:
+    """Seconds before the next try to get a runner: twice as many each time."""
+    seconds = FIRST_BACKOFF
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, LONGEST_BACKOFF)
 
 
 def new_id() -> str:
@@ -356,4 +436,6 @@ def _ended(generation: Generation) -> Ended:
     else:
         outcome = Outcome.ABANDONED
     usage = generation.usage
-    return Ended(generation.id, outcome, usage.prompt_tokens, usage.completion_tokens)
+    return Ended(
+        generation.id, generation.key, outcome, usage.prompt_tokens, usage.completion_tokens
+    )

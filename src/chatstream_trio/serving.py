@@ -20,6 +20,7 @@ from chatstream_trio.models import Model
 from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
+from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.server import ServerLimits, bind, serve
 
 LAST_WORDS_SECONDS = 1.0
@@ -51,7 +52,8 @@ async def run_server(settings: Settings, model: Model, sockets: list[socket.sock
         ModelNotFound, ModelNotLoaded: The model cannot be served.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with ChatStream.open(settings, model=model, wait=False) as chat:
+        weights = Clients(settings).weights
+        async with ChatStream.open(settings, model=model, wait=False, weights=weights) as chat:
             await _serve(chat, sockets, signals)
     return chat.abandoned
 

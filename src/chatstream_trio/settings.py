@@ -14,6 +14,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from chatstream_trio.errors import SettingsError
+from chatstream_trio.request import Timeouts
 
 
 def _in_range(
@@ -85,6 +86,35 @@ class Settings:
     turn_timeout: float = field(default=60.0, validator=_in_range(0.1))
     """Seconds after which a turn that does not end makes /health say "failed"."""
 
+    client_key: str = field(default="auto", validator=_one_of("auto", "bearer", "address"))
+    """Who a client is, without configured keys: auto, bearer or address. Seats are dealt fairly
+    among clients. auto is the address, and on loopback a bearer token where there is one."""
+
+    trust_proxy: int = field(default=0, validator=_in_range(0, 16))
+    """Proxies in front of this server whose X-Forwarded-For is believed."""
+
+    api_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
+    """A key that may use the server, or KEY=WEIGHT for another share of the seats than 1. Repeat it
+    for more. Without any, everybody may."""
+
+    admin_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
+    """A key that may also see and cancel the requests of others."""
+
+    max_active_per_key: int | None = field(default=None, validator=_in_range(1))
+    """Seats that one client may hold at once. Default: all."""
+
+    max_waiting_per_key: int | None = field(default=None, validator=_in_range(0))
+    """Places that one client may fill. Default: seven eighths of the waiting room."""
+
+    queue_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    """Seconds that a request may wait for its seat. Default: as long as it takes."""
+
+    first_token_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    """Seconds from its seat to its first token."""
+
+    total_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    """Seconds from its arrival to the end of its answer."""
+
     max_body_bytes: int = field(default=4 * 2**20, validator=_in_range(1024))
     """Largest request body."""
 
@@ -93,3 +123,8 @@ class Settings:
 
     write_timeout: float = field(default=30.0, validator=_in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The ceilings of all requests."""
+        return Timeouts(self.queue_timeout, self.first_token_timeout, self.total_timeout)

@@ -11,8 +11,8 @@ import trio
 from attrs import define, field
 
 from chatstream_trio.engine import engine as engine_module
-from chatstream_trio.engine.engine import Engine, EngineState
-from chatstream_trio.engine.runner import Turn
+from chatstream_trio.engine.engine import Engine, EngineState, RunnerFailed
+from chatstream_trio.engine.runner import RunnerLost, Turn
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
 from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import EngineFailed, Loading
@@ -116,19 +116,42 @@ async def test_a_lost_runner_lets_go_of_all_streams(threaded: bool) -> None:
     """Law 4: however the thread ends, every stream hears of it, and the cause is raised bare."""
     reader = Reader()
     engine = Engine(BrokenRunner, prefill_chunk=8, threaded=threaded)
-    with pytest.raises(AttributeError):
+    with pytest.raises(RunnerFailed) as failure:
         await engine.run(on_loaded=lambda: engine.start(spec(5), reader))
+    assert isinstance(failure.value.cause, AttributeError)
     assert reader.outcomes[-1].fault == "the engine has ended"
 
 
+async def test_a_new_runner_after_a_lost_one(nursery: trio.Nursery, threaded: bool) -> None:
+    """A runner that says it is lost is not searched for a culprit; the next one works."""
+    runners = [ScriptedRunner(faults={6: RunnerLost("the device is gone")}), ScriptedRunner()]
+    ended: list[int] = []
+    engine = Engine(
+        lambda: runners.pop(0),
+        prefill_chunk=8,
+        threaded=threaded,
+        on_end=lambda: ended.append(engine.statistics().streams),
+    )
+    lost, well = Reader(), Reader()
+    with pytest.raises(RunnerFailed, match="the device is gone"):
+        await engine.run(on_loaded=lambda: engine.start(spec(5, 6), lost))
+    assert lost.tokens == [5]
+    assert await lost.ending() is Ending.FAULT
+    assert ended == [1]  # told before the streams are let go of
+    nursery.start_soon(partial(engine.run, lambda: engine.start(spec(5, 6), well)))
+    assert await well.ending() is Ending.LENGTH
+    assert well.tokens == [5, 6, 5, 6]
+
+
 async def test_loading_that_fails_raises_its_cause(threaded: bool) -> None:
-    """The error of the loading function comes out as it is."""
+    """The error of the loading function is the cause."""
 
     def load() -> ScriptedRunner:
         raise ValueError("no such weights")
 
-    with pytest.raises(ValueError, match="no such weights"):
+    with pytest.raises(RunnerFailed) as failure:
         await Engine(load, prefill_chunk=8, threaded=threaded).run()
+    assert isinstance(failure.value.cause, ValueError)
 
 
 async def test_before_it_is_loaded_nothing_can_start(nursery: trio.Nursery) -> None:

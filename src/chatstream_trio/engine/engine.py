@@ -48,6 +48,14 @@ STOP_SECONDS = 5.0
 """How long an ended engine waits for the turn that runs, before it leaves its thread behind."""
 
 
+class RunnerFailed(Exception):
+    """Loading the runner, or the turn loop around it, raised ``cause``."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class EngineState(Enum):
     """The life of the engine."""
 
@@ -78,11 +86,20 @@ class Engine:
         prefill_chunk: Prompt tokens read in one turn, in total.
         threaded: False runs the turns in a task on the event loop instead, in the loop's own
             (maybe virtual) time. For tests and for runners that take no time.
+        on_end: Called when the runner is gone, before its streams are let go of.
     """
 
-    def __init__(self, load: LoadRunner, *, prefill_chunk: int, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        load: LoadRunner,
+        *,
+        prefill_chunk: int,
+        threaded: bool = True,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._load = load
         self._prefill_chunk = prefill_chunk
+        self._on_end = on_end
         self._new_driver = ThreadDriver if threaded else TaskDriver
         self._driver: Driver = self._new_driver()
         self._on_loaded: Callable[[], None] = lambda: None
@@ -101,17 +118,21 @@ class Engine:
     async def run(self, on_loaded: Callable[[], None] = lambda: None) -> None:
         """Load the runner, call ``on_loaded``, and run turns until cancelled.
 
+        After it has raised it may be run again, with a runner that is loaded anew.
+
         Raises:
-            Exception: What loading raised, or what ended the runner. All streams were let go.
+            RunnerFailed: The runner could not be loaded, or is lost. All streams were let go.
         """
+        self._state = EngineState.LOADING
+        self._driver = self._new_driver()
         self._on_loaded = on_loaded
-        failure: Exception | None = None
+        failure: RunnerFailed | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._deliver)
             try:
                 await self._driver.drive(self._begin)
-            except Exception as error:
-                failure = error  # raised bare, outside of the nursery: it is the runner's
+            except RunnerFailed as error:
+                failure = error  # raised bare, outside of the nursery
             finally:
                 self._end()
                 nursery.cancel_scope.cancel()
@@ -137,6 +158,7 @@ class Engine:
     def _end(self) -> None:
         """The thread is over, however it came: let go of all streams."""
         self._state = EngineState.ENDED
+        self._on_end()
         self._kv_rows = 0
         while self._outcomes:
             self._settle(self._outcomes.popleft())
@@ -294,7 +316,7 @@ class ThreadDriver:
         # A thread does not hear a cancellation. So this scope does not either, until the task
         # beside it has asked the thread to stop and the thread has had its time to do so.
         thread = trio.CancelScope(shield=True)
-        failure: Exception | None = None
+        failure: RunnerFailed | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_cancelled, thread)
             with thread:
@@ -306,7 +328,7 @@ class ThreadDriver:
                         limiter=trio.CapacityLimiter(1),
                     )
                 except Exception as error:
-                    failure = error
+                    failure = RunnerFailed(error)
             self.abandoned = thread.cancelled_caught
             nursery.cancel_scope.cancel()
         if failure is not None:
@@ -335,9 +357,9 @@ class TaskDriver:
         self._arrived.set()
 
     async def drive(self, begin: Begin) -> None:
-        loop = begin(lambda callback, *args: callback(*args), trio.current_time)
-        timeout = next(loop)
-        with suppress(StopIteration):
+        try:
+            loop = begin(lambda callback, *args: callback(*args), trio.current_time)
+            timeout = next(loop)
             while True:
                 await trio.lowlevel.checkpoint()
                 with trio.move_on_after(math.inf if timeout is None else timeout):
@@ -345,3 +367,7 @@ class TaskDriver:
                 self._arrived = trio.Event()
                 commands, self._commands = self._commands, []
                 timeout = loop.send(commands)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise RunnerFailed(error) from error

@@ -144,6 +144,10 @@ class RunnerInfo:
     """Lines worth telling the operator at start: sizes, threads, choices made."""
 
 
+class RunnerLost(Exception):
+    """Raised by a runner that cannot go on at all: the engine ends it and loads a new one."""
+
+
 class Runner(Protocol):
     """One model. All calls come from one thread, never two at a time."""
 
@@ -159,6 +163,7 @@ class Runner(Protocol):
         design). If a row's own numbers go wrong it gets a ``fault``, and the others their tokens.
 
         Raises:
+            RunnerLost: It cannot go on; everything in its memory is lost.
             Exception: The turn as a whole failed. Then it has changed nothing that running it
                 again, whole or row by row, would not overwrite.
         """

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import Runner, Step, Turn, TurnResult
+from chatstream_trio.engine.runner import Runner, RunnerLost, Step, Turn, TurnResult
 from chatstream_trio.engine.turns import StreamOutcome, StreamSpec, Turns, split
 
 
@@ -131,6 +131,8 @@ def _run(runner: Runner, turn: Turn) -> TurnResult:
     """Run a turn; if it fails as a whole, run it row by row to find the culprit (law 8)."""
     try:
         return runner.run_turn(turn)
+    except RunnerLost:
+        raise
     except Exception:
         steps: list[Step] = []
         for alone in split(turn):
@@ -141,6 +143,8 @@ def _run(runner: Runner, turn: Turn) -> TurnResult:
 def _run_alone(runner: Runner, turn: Turn) -> tuple[Step, ...]:
     try:
         return runner.run_turn(turn).steps
+    except RunnerLost:
+        raise
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
         rows = [chunk.row for chunk in turn.prefill] + [decode.row for decode in turn.decode]

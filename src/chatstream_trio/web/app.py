@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
 from chatstream_trio.web import openai, status
+from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.connection import RequestConnection
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
@@ -27,12 +28,12 @@ def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
     if isinstance(source, ChatStream):
         install(app, source)
         return app
-    install(app, None)
+    _mount(app)
     _own_service(app, source or Settings())
     return app
 
 
-def install(app: QuartTrio, chat: ChatStream | None) -> None:
+def install(app: QuartTrio, chat: ChatStream) -> None:
     """Put the endpoints into an app of your own.
 
     Besides the blueprints this sets the app's connection class, in whose scope a generation lives
@@ -41,15 +42,22 @@ def install(app: QuartTrio, chat: ChatStream | None) -> None:
 
     Args:
         app: Your app, not serving yet.
-        chat: The service; None if :func:`~chatstream_trio.web.current.set_chat` follows.
+        chat: The service.
+
+    Raises:
+        SettingsError: A configured key is malformed.
     """
+    _mount(app)
+    set_chat(app, chat)
+
+
+def _mount(app: QuartTrio) -> None:
     app.asgi_http_class = RequestConnection
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
     app.register_blueprint(openai.blueprint)
     app.register_blueprint(status.blueprint)
-    set_chat(app, chat)
 
 
 def _own_service(app: QuartTrio, settings: Settings) -> None:
@@ -58,7 +66,8 @@ def _own_service(app: QuartTrio, settings: Settings) -> None:
 
     async def hold(task_status: trio.TaskStatus[None]) -> None:
         with scope:
-            async with ChatStream.open(settings, wait=False) as chat:
+            weights = Clients(settings).weights
+            async with ChatStream.open(settings, wait=False, weights=weights) as chat:
                 set_chat(app, chat)
                 task_status.started()
                 await trio.sleep_forever()

@@ -21,11 +21,13 @@ SERVER = "server_error"
 # The most special class comes first.
 _TABLE: tuple[tuple[type[errors.ChatStreamError], int, str], ...] = (
     (errors.InvalidRequest, 400, INVALID),
+    (errors.NotAuthenticated, 401, "authentication_error"),
     (errors.ModelNotServed, 404, INVALID),
     (errors.StreamNotFound, 404, INVALID),
     (errors.IdInUse, 409, INVALID),
     (errors.StreamCancelled, 409, INVALID),
     (errors.QueueFull, 429, "rate_limit_error"),
+    (errors.TimedOut, 504, "timeout_error"),
     (errors.Unavailable, 503, SERVER),
     (errors.ChatStreamError, 500, SERVER),
 )
@@ -57,6 +59,8 @@ class ErrorReply:
     def response(self) -> Response:
         """The reply to a request whose headers have not left yet."""
         response = Response(to_json(self.body), self.status, content_type="application/json")
+        if self.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
         if self.retry_after is not None:
             response.headers["Retry-After"] = str(self.retry_after)
         return response

@@ -17,9 +17,9 @@ from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.body_reader import read_body
 from chatstream_trio.web.chat_chunks import ChatChunks, usage_json
 from chatstream_trio.web.connection import enter_request_scope
-from chatstream_trio.web.current import current_chat
+from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.errors import handle_error, reply_to
-from chatstream_trio.web.openai_schema import ChatCompletionBody, parse_chat
+from chatstream_trio.web.openai_schema import ChatCompletionBody, parse_chat, timeouts_in
 
 blueprint = Blueprint("chatstream_openai", __name__, url_prefix="/v1")
 blueprint.register_error_handler(Exception, handle_error)
@@ -34,12 +34,12 @@ async def chat_completions() -> Response:
     The generation is entered in the request's own scope: it ends with the request, whatever
     becomes of the response.
     """
-    chat = current_chat()
+    chat, client = current_chat(), current_client()
     chat.check()
     id = g.request_id = _request_id()
     body = parse_chat(await read_body(request, chat.settings.max_body_bytes), chat.model_id)
-    call = body.to_request(chat.info.vocab_size)
-    generation = await enter_request_scope(chat.generate(call, id=id))
+    call = body.to_request(chat.info.vocab_size, timeouts_in(request.headers))
+    generation = await enter_request_scope(chat.generate(call, id=id, key=client.key))
     if body.stream:
         response = _stream(generation, body, chat.model_id)
     else:
@@ -58,12 +58,14 @@ async def name_the_request(response: Response) -> Response:
 @blueprint.get("/models")
 async def models() -> Response:
     """The one model that is served."""
+    current_client()
     return _json({"object": "list", "data": [_model_json(current_chat().model_id)]})
 
 
 @blueprint.get("/models/<path:name>")
 async def model(name: str) -> Response:
     """The model, if it is the one."""
+    current_client()
     served = current_chat().model_id
     if name != served:
         raise ModelNotServed(
@@ -74,8 +76,9 @@ async def model(name: str) -> Response:
 
 @blueprint.delete("/streams/<id>")
 async def cancel(id: str) -> Response:
-    """End a request by its id, and say how it ended."""
-    ended = current_chat().cancel(id)
+    """End a request by its id, and say how it ended: one's own, or for an admin anybody's."""
+    client = current_client()
+    ended = current_chat().cancel(id, key=None if client.admin else client.key)
     return _json(
         {
             "id": ended.id,

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import msgspec
 from attrs import fields, frozen
+from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import InvalidRequest, ModelNotServed, UnsupportedField
-from chatstream_trio.request import ChatRequest, Message, SamplingOptions
+from chatstream_trio.request import ChatRequest, Message, SamplingOptions, Timeouts
 
 
 @frozen
@@ -54,6 +55,15 @@ class StreamOptions:
 
 
 @frozen
+class TimeoutsBody:
+    """Ours: seconds that each phase may take."""
+
+    queue: float | None = None
+    first_token: float | None = None
+    total: float | None = None
+
+
+@frozen
 class ChatCompletionBody:
     """The body of ``POST /v1/chat/completions``."""
 
@@ -75,9 +85,14 @@ class ChatCompletionBody:
     seed: int | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    timeouts: TimeoutsBody | None = None
 
-    def to_request(self, vocab_size: int) -> ChatRequest:
+    def to_request(self, vocab_size: int, timeouts: Timeouts) -> ChatRequest:
         """What the service is asked.
+
+        Args:
+            vocab_size: Of the model.
+            timeouts: What the headers say; the shorter of theirs and the body's counts.
 
         Raises:
             InvalidRequest: A value is out of range.
@@ -95,7 +110,12 @@ class ChatCompletionBody:
             stop=tuple(stop),
             stop_token_ids=frozenset(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
+            timeouts=self._timeouts().under(timeouts),
         )
+
+    def _timeouts(self) -> Timeouts:
+        asked = self.timeouts
+        return Timeouts(asked.queue, asked.first_token, asked.total) if asked else Timeouts()
 
     def _max_tokens(self) -> int | None:
         if self.max_completion_tokens is None:
@@ -174,6 +194,32 @@ def parse_chat(body: bytes, model: str) -> ChatCompletionBody:
     return parsed
 
 
+TIMEOUT_HEADERS = {
+    "queue": "X-Timeout-Queue",
+    "first_token": "X-Timeout-First-Token",
+    "total": "X-Timeout-Total",
+}
+
+
+def timeouts_in(headers: Headers) -> Timeouts:
+    """The timeouts that the headers ask for.
+
+    Raises:
+        InvalidRequest: One is no number of seconds; ``param`` is the header.
+    """
+    values: dict[str, float] = {}
+    for phase, header in TIMEOUT_HEADERS.items():
+        text = headers.get(header)
+        if text is None:
+            continue
+        try:
+            values[phase] = float(text)
+            Timeouts(values[phase])
+        except (ValueError, InvalidRequest):
+            raise InvalidRequest(f"{header} must be a number of seconds", param=header) from None
+    return Timeouts(**values)
+
+
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
         raw = msgspec.json.decode(body)
@@ -195,6 +241,7 @@ def _check_foreign(name: str, value: Any) -> None:
 def _check_nested(raw: dict[str, Any]) -> None:
     """msgspec lets unknown keys of attrs classes pass; we do not."""
     _check_keys(raw.get("stream_options"), StreamOptions, "stream_options")
+    _check_keys(raw.get("timeouts"), TimeoutsBody, "timeouts")
     messages = raw.get("messages")
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
         where = f"messages[{index}]"
