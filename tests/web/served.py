@@ -55,6 +55,19 @@ def raw_request(body: dict[str, Any], *headers: str) -> bytes:
 
 
 @asynccontextmanager
+async def serve_chat(
+    settings: Settings, model: Model | None, **limits: Any
+) -> AsyncIterator[House]:
+    """Serve what the settings, or the model, say."""
+    async with (
+        ChatStream.open(settings, model=model) as chat,
+        run_server(create_app(chat), **limits) as served,
+        httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
+    ):
+        yield House(served, chat, client)
+
+
+@asynccontextmanager
 async def open_house(
     *, pace: float = 0.002, limits: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[House]:
@@ -70,12 +83,9 @@ async def open_house(
             max_model_len=chosen.max_model_len or 1_000_000,
         )
 
-    async with (
-        ChatStream.open(chosen, model=Model("scripted", WordCodec, load)) as chat,
-        run_server(create_app(chat), **(limits or {})) as served,
-        httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
-    ):
-        yield House(served, chat, client)
+    model = Model("scripted", WordCodec, load)
+    async with serve_chat(chosen, model, **(limits or {})) as house:
+        yield house
 
 
 def sse_events(text: str) -> list[Any]:
