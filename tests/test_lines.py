@@ -121,6 +121,21 @@ def test_coming_back_brings_no_credit() -> None:
     assert Counter(served)["back again"] == pytest.approx(10, abs=1)
 
 
+def test_coming_back_pays_for_the_last_time() -> None:
+    """A light key cannot get a full share by asking for one thing at a time."""
+    lines: Lines[Person] = Lines({"light": 0.2})
+    for _ in range(100):
+        join(lines, "a")
+        join(lines, "b")
+    join(lines, "light")
+    served: list[str] = []
+    for _ in range(110):
+        served.append(serve(lines).key)
+        if served[-1] == "light":
+            join(lines, "light")
+    assert Counter(served)["light"] == pytest.approx(110 * 0.2 / 2.2, abs=2)
+
+
 def test_empty_lines_are_forgotten() -> None:
     """A million clients, one after the other, cost nothing in the end."""
     lines: Lines[Person] = Lines({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import trio
@@ -156,6 +157,31 @@ def _send_away(chat: ChatStream, guest: Guest, how: str, nursery: trio.Nursery) 
             chat.cancel("mine")
         case "cut":
             chat.cut()
+
+
+async def test_the_seat_stays_taken_until_the_engine_lets_go() -> None:
+    """Law 4: while a turn runs, the KV row is in use, however long the client is gone."""
+    turns, may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def on_turn(turn: object) -> None:
+        turns.release()
+        assert may_go_on.acquire(timeout=20)
+
+    model = Model("scripted", WordCodec, lambda progress: ScriptedRunner(rows=1, on_turn=on_turn))
+    try:
+        async with ChatStream.open(Settings(max_active=1), model=model) as chat:
+            async with chat.generate(ask()):
+                await trio.to_thread.run_sync(turns.acquire)
+            await wait_all_tasks_blocked()
+            assert chat.status().admission.active == 1
+            assert chat.status().streams == ()
+            may_go_on.release()
+            with trio.fail_after(20):
+                while chat.status().admission.active:
+                    await trio.sleep(0.001)
+            assert_empty(chat)
+    finally:
+        may_go_on.release(1000)
 
 
 async def test_cancel_by_id_says_how_it_ended(

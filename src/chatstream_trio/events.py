@@ -23,6 +23,8 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those that were still in the KV cache and not read again."""
 
 
 @frozen

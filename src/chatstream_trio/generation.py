@@ -90,6 +90,7 @@ class Generation:
         self._stops = StopFinder(request.stop)
         self._max_tokens = 0
         self._completion_tokens = 0
+        self._cached_tokens = 0
         self._born = trio.current_time()
         # What the reader has not taken yet:
         self._position_told: int | None = None
@@ -172,6 +173,7 @@ class Generation:
 
     def _take_tokens(self, outcome: StreamOutcome) -> None:
         assert self._prompt is not None
+        self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
         for token in outcome.tokens:
             self._completion_tokens += 1
             if self._completion_tokens == 1:
@@ -283,7 +285,7 @@ class Generation:
     def usage(self) -> Usage:
         """Tokens so far."""
         prompt_tokens = len(self._prompt.tokens) if self._prompt else 0
-        return Usage(prompt_tokens, self._completion_tokens)
+        return Usage(prompt_tokens, self._completion_tokens, self._cached_tokens)
 
     def queued(self) -> Queued | None:
         """Place and expected wait at this moment; None when it does not wait."""

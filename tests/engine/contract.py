@@ -182,3 +182,45 @@ class RunnerContract:
         runner = make_runner(rows=2, max_model_len=32)
         texts = run_streams(runner, Stream((1,) * 30, tokens=2), Stream((2,) * 2, tokens=30))
         assert [len(text) for text in texts] == [2, 30]
+
+    @pytest.mark.parametrize("row", [0, 2], ids=["in its own row", "copied from another"])
+    @pytest.mark.parametrize("sampling", [MIXED[0], SAMPLED, MIXED[4], MIXED[5]])
+    def test_what_is_kept_need_not_be_read(
+        self, make_runner: MakeRunner, sampling: Sampling, row: int
+    ) -> None:
+        """A prompt that continues what a row holds gets the answer that it gets when read whole."""
+        used, fresh = (make_runner(rows=3, max_model_len=64) for _ in range(2))
+        first = Stream((3, 1, 4, 1, 5, 9, 2, 6), tokens=6, row=0)
+        said = run_streams(used, first)[0]
+        run_streams(used, Stream((8, 8, 8), tokens=30, row=2))  # what a copy has to overwrite
+        prompt = (*first.prompt, *said[:5], 7, 7, 2)
+        kept = len(first.prompt) + 5
+        start = Start(row, prompt, sampling, kept=kept, source=0, stream=77)
+        turn = Turn(started=(start,), prefill=(Prefill(row, kept, len(prompt)),))
+        steps = used.run_turn(turn).steps
+        assert used.run_turn(turn).steps == steps
+        answer = [steps[0].tokens[0]]
+        for position in range(len(prompt), len(prompt) + 7):
+            decode = Decode(row, answer[-1], position)
+            answer.append(used.run_turn(Turn(decode=(decode,))).steps[0].tokens[0])
+        assert answer == run_streams(fresh, Stream(prompt, tokens=8, sampling=sampling))[0]
+
+    def test_a_start_is_carried_out_once(self, make_runner: MakeRunner) -> None:
+        """A turn may be run again after the row that was copied from has a new stream itself."""
+        used, fresh = (make_runner(rows=2, max_model_len=64) for _ in range(2))
+        first = Stream((3, 1, 4, 1, 5, 9), tokens=3, row=0)
+        run_streams(used, first)
+        copied = (*first.prompt, 6, 6)
+        other = (9, 8, 7, 6, 5, 4, 3, 2)
+        turn = Turn(
+            ended=(0,),
+            started=(Start(1, copied, kept=6, source=0, stream=1), Start(0, other, stream=2)),
+            prefill=(Prefill(1, 6, 8), Prefill(0, 0, 8)),
+        )
+        expected = {
+            1: run_streams(fresh, Stream(copied, tokens=1))[0],
+            0: run_streams(fresh, Stream(other, tokens=1))[0],
+        }
+        for _ in range(2):
+            steps = used.run_turn(turn).steps
+            assert {step.row: list(step.tokens) for step in steps} == expected

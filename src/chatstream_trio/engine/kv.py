@@ -83,12 +83,19 @@ class KvPool:
         self.keys[layer][rows, :, positions] = key
         self.values[layer][rows, :, positions] = value
 
-    def forget(self, row: int) -> None:
-        """Wipe what the row's earlier stream left: a pass over that stream's own memory."""
-        used, self._used[row] = self._used[row], 0
-        if used:
+    def forget(self, row: int, kept: int = 0) -> None:
+        """Wipe what the row's earlier stream left, from position ``kept`` on: a pass over that
+        stream's own memory."""
+        used, self._used[row] = self._used[row], min(kept, self._used[row])
+        if used > kept:
             for tensor in (*self.keys.values(), *self.values.values()):
-                tensor[row, :, :used] = 0
+                tensor[row, :, kept:used] = 0
+
+    def copy(self, source: int, row: int, length: int) -> None:
+        """Copy the first ``length`` positions of ``source`` to ``row``."""
+        self.reserve(row, length)
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[row, :, :length] = tensor[source, :, :length]
 
 
 def _zeros(size: Sequence[int], shape: LayerShape, device: torch.device) -> torch.Tensor:

@@ -64,12 +64,24 @@ GREEDY = Sampling(temperature=0.0)
 
 @frozen
 class Start:
-    """A stream begins in a row. Nothing of the row's earlier stream may shine through."""
+    """A stream begins in a row. Nothing of the row's earlier stream may shine through, but for
+    the tokens that it shares with the newcomer's prompt.
+
+    The starts of a turn are carried out in their order, and each of them once, however often the
+    turn is run: ``stream`` tells them apart.
+    """
 
     row: int
     prompt: tuple[int, ...] = field(validator=validators.min_len(1))
     """Token ids. Position ``i`` of the row will hold ``prompt[i]``."""
     sampling: Sampling = GREEDY
+    kept: int = 0
+    """So many tokens of the prompt are in the KV cache already; less than all of them. The first
+    :class:`Prefill` begins there."""
+    source: int | None = None
+    """The row that holds them: this one (also None), or one whose beginning is copied here."""
+    stream: int | None = None
+    """A number that no other start has; None makes every start a new one."""
 
 
 @frozen

@@ -92,6 +92,12 @@ class Sampler:
         """Note the tokens that a turn feeds, each ``[T]``."""
         self._history[rows, positions] = ids
 
+    def remember(self, row: int, tokens: Sequence[int]) -> None:
+        """Note the first tokens of a row, which no turn will feed: they are in the KV cache."""
+        if tokens:
+            ids = torch.tensor(tokens, dtype=torch.int64, device=self._device)
+            self._history[row, : len(tokens)] = ids
+
     def choose(
         self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
     ) -> list[int]:

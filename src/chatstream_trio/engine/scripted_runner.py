@@ -68,11 +68,21 @@ class ScriptedRunner:
         if self.on_turn is not None:
             self.on_turn(turn)
         for start in turn.started:
-            self._prompts[start.row] = start
-            self._memory[start.row] = []
+            self._start(start)
         steps = [step for chunk in turn.prefill if (step := self._prefill(chunk))]
         steps += [self._decode(decode) for decode in turn.decode]
         return TurnResult(tuple(steps))
+
+    def _start(self, start: Start) -> None:
+        before = self._prompts.get(start.row)
+        if start.stream is not None and before is not None and before.stream == start.stream:
+            return  # the turn is run again
+        source = start.row if start.source is None else start.source
+        kept = self._memory.get(source, [])[: start.kept]
+        if len(kept) < start.kept:
+            raise RuntimeError(f"row {source} does not hold {start.kept} tokens")
+        self._prompts[start.row] = start
+        self._memory[start.row] = kept
 
     def _prefill(self, chunk: Prefill) -> Step | None:
         prompt = self._prompts[chunk.row].prompt

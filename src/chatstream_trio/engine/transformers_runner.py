@@ -34,6 +34,7 @@ class TransformersRunner:
         self._forward = forward
         self._pool = pool
         self._prompts: list[tuple[int, ...]] = [()] * info.rows
+        self._streams: list[int | None] = [None] * info.rows
         self._sampler = Sampler(
             rows=info.rows,
             max_len=info.max_model_len,
@@ -59,9 +60,7 @@ class TransformersRunner:
 
     def _run(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> TurnResult:
         for start in turn.started:
-            self._pool.forget(start.row)
-            self._prompts[start.row] = start.prompt
-            self._sampler.start(start.row, len(start.prompt), start.sampling)
+            self._start(start)
         pieces = [Piece(step.row, step.position, (step.token,)) for step in turn.decode]
         pieces += [_prompt_piece(chunk, prompts[chunk.row]) for chunk in turn.prefill]
         if not pieces:
@@ -75,6 +74,21 @@ class TransformersRunner:
         rows, positions = [piece.row for piece in wanted], [piece.stop for piece in wanted]
         tokens = self._sampler.choose(logits, rows, positions)
         return TurnResult(tuple(map(_step, rows, tokens)))
+
+    def _start(self, start: Start) -> None:
+        """Make a row ready for its stream; do nothing when a turn is run again."""
+        if start.stream is not None and self._streams[start.row] == start.stream:
+            return
+        source = start.row if start.source is None else start.source
+        if source == start.row:
+            self._pool.forget(start.row, start.kept)
+        else:
+            self._pool.forget(start.row)
+            self._pool.copy(source, start.row, start.kept)
+        self._prompts[start.row] = start.prompt
+        self._sampler.start(start.row, len(start.prompt), start.sampling)
+        self._sampler.remember(start.row, start.prompt[: start.kept])
+        self._streams[start.row] = start.stream
 
     def _check(self, turn: Turn) -> dict[int, tuple[int, ...]]:
         """Refuse a turn that breaks the contract, before anything changes.
@@ -109,6 +123,9 @@ class TransformersRunner:
             raise ValueError(f"there is no row {start.row}")
         if len(start.prompt) > self._info.max_model_len:
             raise ValueError(f"a prompt of {len(start.prompt)} tokens does not fit")
+        source = start.row if start.source is None else start.source
+        if not 0 <= start.kept < len(start.prompt) or not 0 <= source < self._info.rows:
+            raise ValueError(f"{start.kept} tokens cannot be kept of row {source}")
         if not 0 <= min(start.prompt) <= max(start.prompt) < self._info.vocab_size:
             raise ValueError("the prompt has an id outside of the vocabulary")
 

@@ -9,12 +9,12 @@ share one budget of prompt tokens, oldest first, however many they are.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from enum import Enum
 
 from attrs import define, field, frozen
 
+from chatstream_trio.engine.rows import Rows
 from chatstream_trio.engine.runner import (
     GREEDY,
     Decode,
@@ -58,13 +58,17 @@ class StreamOutcome:
     tokens: tuple[int, ...] = ()
     finished: Ending | None = None
     fault: str | None = None
+    cached_tokens: int = 0
+    """Tokens of its prompt that did not have to be read."""
 
 
 @define
 class _Stream:
     spec: StreamSpec
     row: int
-    read: int = 0
+    cached: int
+    """Prompt tokens that were in the KV cache when it started."""
+    read: int
     """Prompt tokens that are in the KV cache."""
     produced: int = 0
     last: int = -1
@@ -77,15 +81,18 @@ class _Stream:
     def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
         """Take new tokens up to the first that ends the stream."""
         kept: list[int] = []
+        ending = None
         for token in tokens:
             if token in self.spec.stop_token_ids:
-                return StreamOutcome(self.spec.number, tuple(kept), Ending.STOP)
+                ending = Ending.STOP
+                break
             kept.append(token)
             self.last = token
             self.produced += 1
             if self.produced >= self.spec.max_tokens:
-                return StreamOutcome(self.spec.number, tuple(kept), Ending.LENGTH)
-        return StreamOutcome(self.spec.number, tuple(kept))
+                ending = Ending.LENGTH
+                break
+        return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)
 
 
 @define
@@ -100,12 +107,12 @@ class Turns:
     prefill_chunk: int
     """Prompt tokens read in one turn, in total."""
     _streams: dict[int, _Stream] = field(factory=dict, init=False)
-    _free_rows: list[int] = field(init=False)
+    _rows: Rows = field(init=False)
     _started: list[Start] = field(factory=list, init=False)
     _ended: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._free_rows = list(range(self.rows))
+        self._rows = Rows(self.rows)
 
     @property
     def active(self) -> int:
@@ -113,17 +120,23 @@ class Turns:
         return len(self._streams)
 
     def start(self, spec: StreamSpec) -> None:
-        """Give the stream the lowest free row; its prefill begins with the next turn.
+        """Give the stream a free row; its prefill begins with the next turn.
 
         Raises:
-            RuntimeError: No row is free. Seats are as many as rows, so somebody gave a seat
-                back too early (law 4).
+            RuntimeError: No row is free.
         """
-        if not self._free_rows:
-            raise RuntimeError("no KV row is free for a stream that holds a seat")
-        row = heapq.heappop(self._free_rows)
-        self._streams[spec.number] = _Stream(spec, row)
-        self._started.append(Start(row, spec.prompt, spec.sampling))
+        place = self._rows.take(spec.prompt)
+        self._streams[spec.number] = _Stream(spec, place.row, cached=place.kept, read=place.kept)
+        self._started.append(
+            Start(
+                place.row,
+                spec.prompt,
+                spec.sampling,
+                kept=place.kept,
+                source=place.source,
+                stream=spec.number,
+            )
+        )
 
     def cancel(self, number: int) -> StreamOutcome | None:
         """Let go of a stream. None when it is already over."""
@@ -161,9 +174,12 @@ class Turns:
         for chunk in turn.prefill:
             stream = by_row[chunk.row]
             stream.read = chunk.stop
+            self._rows.add(chunk.row, stream.spec.prompt[chunk.start : chunk.stop])
             if stream.decodes or chunk.row in steps:
                 outcomes.append(self._take(stream, steps.get(chunk.row)))
-        outcomes += [self._take(by_row[d.row], steps.get(d.row)) for d in turn.decode]
+        for decode in turn.decode:
+            self._rows.add(decode.row, (decode.token,))
+            outcomes.append(self._take(by_row[decode.row], steps.get(decode.row)))
         return tuple(outcomes)
 
     def _take(self, stream: _Stream, step: Step | None) -> StreamOutcome:
@@ -174,16 +190,18 @@ class Turns:
         else:
             outcome = stream.accept(step.tokens)
         if outcome.finished is not None:
-            self._release(stream.spec.number)
+            self._release(stream.spec.number, sound=outcome.fault is None)
         return outcome
 
-    def _release(self, number: int) -> None:
+    def _release(self, number: int, *, sound: bool = True) -> None:
         stream = self._streams.pop(number)
-        heapq.heappush(self._free_rows, stream.row)
         told = [start for start in self._started if start.row != stream.row]
         if len(told) == len(self._started):
             self._ended.append(stream.row)
-        self._started = told  # else the runner never heard of it
+        else:
+            sound = False  # the runner never heard of it, so nothing was copied either
+        self._started = told
+        self._rows.release(stream.row, sound=sound)
 
 
 def split(turn: Turn) -> Iterator[Turn]:
