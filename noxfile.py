@@ -37,7 +37,7 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
-    session.run("pytest", "-m", "not torch", "-q", *session.posargs, env=ENV)
+    session.run("pytest", "-m", "not torch and not slow", "-q", *session.posargs, env=ENV)
 
 
 @nox.session

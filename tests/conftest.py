@@ -1,14 +1,36 @@
-"""What all tests share."""
+"""What all tests share: which of them need torch, and which are slow."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
-NEEDS_TORCH = ("demo_model", "transformers_runner", "real_model", "benchmarks")
+NEEDS_TORCH = (
+    "test_demo_model.py",
+    "test_train_demo_model.py",
+    "test_overload_demo_model.py",
+    "engine/test_linears.py",
+    "engine/test_loading.py",
+    "engine/test_sampling.py",
+    "engine/test_transformers_runner.py",
+    "web/test_real_model.py",
+)
+SLOW = ("overload", "process", "gone", "transport", "tls")
+
+HAS_TORCH = find_spec("torch") is not None
+collect_ignore = [] if HAS_TORCH else [*NEEDS_TORCH]
+
+
+def pytest_report_header() -> str:
+    """Say what is left out, and why."""
+    return "" if HAS_TORCH else f"without torch, so without: {', '.join(NEEDS_TORCH)}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs torch by its module's name, so that ``-m "not torch"`` is quick."""
+    """Mark tests by their module, so that ``-m "not torch and not slow"`` is quick."""
     for item in items:
-        if any(name in item.path.stem for name in NEEDS_TORCH):
+        if item.path.as_posix().endswith(NEEDS_TORCH):
             item.add_marker(pytest.mark.torch)
+        if any(name in item.path.stem for name in SLOW):
+            item.add_marker(pytest.mark.slow)

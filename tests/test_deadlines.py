@@ -143,3 +143,30 @@ async def test_a_lost_runner_is_replaced(autojump_clock: MockClock, nursery: tri
         assert chat.health is Health.OK
         await trio.sleep(TURN)
         assert_empty(chat)
+
+
+async def test_the_backoff_begins_anew(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Twice as long each time, but not for a runner that had been well for a while."""
+    loaded: list[float] = []
+
+    def load(progress: object) -> ScriptedRunner:
+        loaded.append(trio.current_time())
+        return ScriptedRunner(
+            rows=1, pace=TURN, faults={token_id("lost "): RunnerLost("device gone")}
+        )
+
+    async with ChatStream.open(
+        Settings(max_active=1), model=Model("scripted", WordCodec, load), threaded=False
+    ) as chat:
+        pauses = []
+        for wait in (0, 0, 0, 100):
+            await trio.sleep(wait)
+            while chat.health is not Health.OK:
+                await trio.sleep(0.25)
+            (unlucky,) = await seat(nursery, chat, "lost")
+            await unlucky.over.wait()
+            lost_at = trio.current_time()
+            while chat.health is not Health.OK:
+                await trio.sleep(0.25)
+            pauses.append(loaded[-1] - lost_at)
+        assert pauses == [1.0, 2.0, 4.0, 1.0]

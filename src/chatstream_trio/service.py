@@ -9,7 +9,7 @@ import logging
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from enum import Enum
 from typing import TypeVar
@@ -202,12 +202,17 @@ class ChatStream:
         """Load the model and run its turns; give it a new runner when one is lost."""
         try:
             self._codec = await self._in_thread(self._model.load_codec)
-            for backoff in _backoffs():
+            backoff = FIRST_BACKOFF
+            while True:
+                began = trio.current_time()
                 try:
                     await self._engine.run(on_loaded=self._engine_is_ready)
                 except RunnerFailed as failed:
                     self._engine_is_lost(failed.cause)
+                if trio.current_time() - began > LONGEST_BACKOFF:
+                    backoff = FIRST_BACKOFF  # it was well for a while
                 await trio.sleep(backoff)
+                backoff = min(2 * backoff, LONGEST_BACKOFF)
         except ChatStreamError as error:
             self.failure = error
         finally:
@@ -411,14 +416,6 @@ class ChatStream:
             engine=self._engine.statistics(),
             streams=tuple(generation.status() for generation in self._live.values()),
         )
-
-
-def _backoffs() -> Iterator[float]:
-    """Seconds before the next try to get a runner: twice as many each time."""
-    seconds = FIRST_BACKOFF
-    while True:
-        yield seconds
-        seconds = min(2 * seconds, LONGEST_BACKOFF)
 
 
 def new_id() -> str:

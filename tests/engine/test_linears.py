@@ -10,8 +10,6 @@ from transformers.pytorch_utils import Conv1D
 
 from chatstream_trio.engine import devices, linears, loading
 
-pytestmark = pytest.mark.torch
-
 
 @pytest.mark.parametrize(
     "layer", [nn.Linear(24, 40), nn.Linear(24, 40, bias=False), Conv1D(40, 24)]

@@ -34,8 +34,6 @@ from chatstream_trio.errors import (
     SettingsError,
 )
 
-pytestmark = pytest.mark.torch
-
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., str]:

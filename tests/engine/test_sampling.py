@@ -19,9 +19,6 @@ from transformers import (
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.engine.sampling import FAULT, Sampler, _mix, uniform
 
-pytestmark = pytest.mark.torch
-
-
 CPU = torch.device("cpu")
 
 

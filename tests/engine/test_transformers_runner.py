@@ -15,8 +15,6 @@ from chatstream_trio.engine.packing import plan_groups
 from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
 from chatstream_trio.engine.transformers_runner import TransformersRunner, make_runner
 
-pytestmark = pytest.mark.torch
-
 
 def runner_for(name: str, **changes: Any) -> TransformersRunner:
     """Four rows of a tiny model; one thread, because threads cost more than such a model does."""
