@@ -32,7 +32,10 @@ napoleon_numpy_docstring = False
 nitpicky = True
 # Other projects' names: their documentation is on the network, and the build is not.
 nitpick_ignore_regex = [
-    ("py:.*", r"(trio|quart|quart_trio|collections|contextlib|enum|typing|attrs|socket)\..*"),
+    (
+        "py:.*",
+        r"(trio|quart|quart_trio|collections|contextlib|enum|typing|attrs|socket|pathlib|ssl)\..*",
+    ),
     # Ours, and not public.
     ("py:meth", r"(Admission|Engine)\.statistics"),
     ("py:data", r"SEPARATOR"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 from attrs import define, field
 
 GUARD = 60.0
@@ -256,3 +257,25 @@ def test_ctrl_c_stops_the_answer_and_not_the_program() -> None:
             pass
         out, _ = console.communicate("/exit\n", timeout=GUARD)
         assert (console.returncode, out) == (0, "")
+
+
+def test_https_from_the_command_line(tmp_path: Path) -> None:
+    """--certfile and --keyfile; and one line with code 2 when they are no good."""
+    certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    flags = ["--certfile", str(cert), "--keyfile", str(key)]
+    with running(*flags, wait=False) as server:
+        url = server.wait_for(r"Listening on (https://127\.0\.0\.1:\d+)$")[1]
+        assert httpx.get(f"{url}/health", verify=False).json() == {"status": "ok"}
+        assert server.end() == 0
+    for bad, words in [
+        (["--certfile", "/no/such.pem"], "/no/such.pem"),
+        (["--certfile", str(key)], "certificate"),
+        (["--keyfile", str(key)], "keyfile needs a certfile"),
+    ]:
+        done = run("serve", "--model", "scripted", "--port", "0", *bad)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert words in line

@@ -49,7 +49,9 @@ _HOMES = {
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
     "web.app": ("create_app", "install"),
-    "web.server": ("ServerLimits", "bind", "serve"),
+    "web.limits": ("ServerLimits",),
+    "web.server": ("bind", "serve"),
+    "web.tls": ("tls_context",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -205,15 +207,10 @@ if TYPE_CHECKING:
     from chatstream_trio.text.words import WordCodec as WordCodec
     from chatstream_trio.web.app import create_app as create_app
     from chatstream_trio.web.app import install as install
-    from chatstream_trio.web.server import (
-        ServerLimits as ServerLimits,
-    )
-    from chatstream_trio.web.server import (
-        bind as bind,
-    )
-    from chatstream_trio.web.server import (
-        serve as serve,
-    )
+    from chatstream_trio.web.limits import ServerLimits as ServerLimits
+    from chatstream_trio.web.server import bind as bind
+    from chatstream_trio.web.server import serve as serve
+    from chatstream_trio.web.tls import tls_context as tls_context
 
 __all__ = [
     "AdmissionStatistics",
@@ -274,6 +271,7 @@ __all__ = [
     "create_app",
     "install",
     "serve",
+    "tls_context",
 ]
 
 

@@ -47,13 +47,13 @@ def serve(
     import trio
 
     from chatstream_trio.models import find_model
-    from chatstream_trio.serving import listen, run_server
+    from chatstream_trio.serving import open_door, run_server
     from chatstream_trio.web.clients import Clients
 
     _log_to_stderr()
     model = find_model(settings)
     Clients(settings)  # a malformed key is a wrong setting
-    abandoned = trio.run(run_server, settings, model, listen(settings))
+    abandoned = trio.run(run_server, settings, model, open_door(settings))
     if abandoned:  # a thread that cannot be stopped would hold up, or crash, the exit
         sys.stdout.flush()
         sys.stderr.flush()

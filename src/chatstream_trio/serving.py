@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
 
 import trio
+from attrs import frozen
 
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import ChatStreamError, SettingsError
@@ -21,20 +23,31 @@ from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
 from chatstream_trio.web.clients import Clients
-from chatstream_trio.web.server import ServerLimits, bind, serve
+from chatstream_trio.web.limits import ServerLimits
+from chatstream_trio.web.server import bind, serve
+from chatstream_trio.web.tls import tls_context
 
 LAST_WORDS_SECONDS = 1.0
 """How long the last error events may take to reach their readers, once everything was cut."""
 
 
-def listen(settings: Settings) -> list[socket.socket]:
-    """Take the port, before anything else is begun.
+@frozen
+class Door:
+    """Where clients come in."""
+
+    sockets: list[socket.socket]
+    tls: ssl.SSLContext | None
+
+
+def open_door(settings: Settings) -> Door:
+    """Read the certificate and take the port, before anything else is begun.
 
     Raises:
-        SettingsError: It cannot be had.
+        SettingsError: One of them cannot be had.
     """
+    tls = _read_certificate(settings)
     try:
-        return bind(settings.host, settings.port)
+        return Door(bind(settings.host, settings.port), tls)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
@@ -42,7 +55,22 @@ def listen(settings: Settings) -> list[socket.socket]:
         ) from None
 
 
-async def run_server(settings: Settings, model: Model, sockets: list[socket.socket]) -> bool:
+def _read_certificate(settings: Settings) -> ssl.SSLContext | None:
+    if settings.certfile is None:
+        if settings.keyfile is not None:
+            raise SettingsError("keyfile needs a certfile", param="keyfile")
+        return None
+    try:
+        return tls_context(settings.certfile, settings.keyfile)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {error.filename or settings.certfile}: {error.strerror}", param="certfile"
+        ) from None
+    except ValueError as error:
+        raise SettingsError(str(error), param="certfile") from None
+
+
+async def run_server(settings: Settings, model: Model, door: Door) -> bool:
     """Serve until a signal comes, and everything that was begun has ended.
 
     Returns:
@@ -54,21 +82,28 @@ async def run_server(settings: Settings, model: Model, sockets: list[socket.sock
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         weights = Clients(settings).weights
         async with ChatStream.open(settings, model=model, wait=False, weights=weights) as chat:
-            await _serve(chat, sockets, signals)
+            await _serve(chat, door, signals)
     return chat.abandoned
 
 
-async def _serve(
-    chat: ChatStream, sockets: list[socket.socket], signals: AsyncIterator[int]
-) -> None:
+async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> None:
     settings = chat.settings
     limits = ServerLimits(
-        max_connections=settings.max_connections, write_timeout=settings.write_timeout
+        max_connections=settings.max_connections,
+        write_timeout=settings.write_timeout,
+        max_body_bytes=settings.max_body_bytes,
     )
     stop = trio.Event()
     failure: ChatStreamError | None = None
     async with trio.open_nursery() as nursery:
-        start = partial(serve, create_app(chat), sockets, limits, shutdown_trigger=stop.wait)
+        start = partial(
+            serve,
+            create_app(chat),
+            door.sockets,
+            limits,
+            tls=door.tls,
+            shutdown_trigger=stop.wait,
+        )
         urls: list[str] = await nursery.start(start)
         async with trio.open_nursery() as until_signal:
             until_signal.start_soon(_end_on_signal, chat, signals, until_signal.cancel_scope)

@@ -115,6 +115,12 @@ class Settings:
     total_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
     """Seconds from its arrival to the end of its answer."""
 
+    certfile: str | None = None
+    """Certificate with its chain, as PEM: speak HTTPS, with HTTP/2."""
+
+    keyfile: str | None = None
+    """The certificate's private key, as PEM. Default: in the certificate's file."""
+
     max_body_bytes: int = field(default=4 * 2**20, validator=_in_range(1024))
     """Largest request body."""
 

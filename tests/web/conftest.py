@@ -1,9 +1,12 @@
 """What tests of the transport share: a server on a free port, and clients that may misbehave."""
 
 import contextlib
+import functools
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,10 +16,45 @@ import h2.events
 import h2.settings
 import pytest
 import trio
+import trustme
 
-from chatstream_trio.web.server import ServerLimits, bind, serve
+from chatstream_trio.web.server import ServerLimits, bind, serve, tls_context
 
 GUARD = 20.0  # seconds in which anything that should happen has happened, also on a busy machine
+
+
+@attrs.frozen
+class Identity:
+    """A certificate for localhost, and how a client gets to trust it."""
+
+    authority: trustme.CA
+    leaf: trustme.LeafCert
+
+    def server(self, folder: Path) -> ssl.SSLContext:
+        """What the server is given: made of files, as it is for the command line."""
+        certfile, keyfile = self.save(folder)
+        return tls_context(certfile, keyfile)
+
+    def save(self, folder: Path) -> tuple[Path, Path]:
+        """Write the certificate and its key to two files."""
+        certfile, keyfile = folder / "cert.pem", folder / "key.pem"
+        certfile.write_bytes(b"".join(blob.bytes() for blob in self.leaf.cert_chain_pems))
+        self.leaf.private_key_pem.write_to_path(keyfile)
+        return certfile, keyfile
+
+    def client(self, *alpn: str) -> ssl.SSLContext:
+        """What a client is given, that offers these protocols."""
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        context.set_alpn_protocols(list(alpn))
+        return context
+
+
+@functools.cache
+def identity() -> Identity:
+    """One for all tests: to make it takes a moment."""
+    authority = trustme.CA()
+    return Identity(authority, authority.issue_cert("localhost", "127.0.0.1"))
 
 
 @attrs.define
@@ -28,15 +66,27 @@ class Served:
     shutdown: trio.Event
     finished: trio.Event
     cancel: Callable[[], None]
+    secure: bool = False
 
-    async def connect(self, *, small: bool = False) -> "RawClient":
-        """Open a connection; a small one buffers little, so that it is soon felt not to read."""
+    async def connect(
+        self, *, small: bool = False, alpn: str = "http/1.1", bare: bool = False
+    ) -> "RawClient":
+        """Open a connection, with TLS if the server speaks it, or bare all the same.
+
+        A small one buffers little, so that it is soon felt not to read.
+        """
         sock = trio.socket.socket()
         if small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with trio.fail_after(GUARD):
             await sock.connect(("127.0.0.1", self.port))
-        return RawClient(trio.SocketStream(sock))
+            stream = trio.SocketStream(sock)
+            if not self.secure or bare:
+                return RawClient(stream)
+            context = identity().client(alpn)
+            tls = trio.SSLStream(stream, context, server_hostname="localhost")
+            await tls.do_handshake()
+        return RawClient(stream, tls)
 
     async def stop(self) -> None:
         """Shut down and wait for the end."""
@@ -46,7 +96,9 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def run_server(app: Any, **limits: Any) -> AsyncIterator[Served]:
+async def run_server(
+    app: Any, *, tls: ssl.SSLContext | None = None, **limits: Any
+) -> AsyncIterator[Served]:
     """Serve ``app`` for the body of an ``async with``; the end must come by itself."""
     shutdown, finished, scope = trio.Event(), trio.Event(), trio.CancelScope()
     limits = {"graceful_timeout": 0.2, "poll_interval": 0.05, "linger_timeout": 0.2, **limits}
@@ -58,6 +110,7 @@ async def run_server(app: Any, **limits: Any) -> AsyncIterator[Served]:
                 app,
                 sockets,
                 ServerLimits(**limits),
+                tls=tls,
                 shutdown_trigger=shutdown.wait,
                 task_status=task_status,
             )
@@ -66,7 +119,7 @@ async def run_server(app: Any, **limits: Any) -> AsyncIterator[Served]:
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(main)
         port = int(urls[0].rpartition(":")[2])
-        served = Served(port, urls, shutdown, finished, scope.cancel)
+        served = Served(port, urls, shutdown, finished, scope.cancel, tls is not None)
         try:
             yield served
         except BaseException:
@@ -87,8 +140,11 @@ class RawResponse:
 class RawClient:
     """An HTTP/1 client that sends exactly what it is told to."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, tls: "trio.SSLStream[trio.SocketStream] | None" = None
+    ) -> None:
         self.stream = stream
+        self.tls = tls
         self.buffer = b""
 
     async def get(
@@ -101,7 +157,7 @@ class RawClient:
     async def send(self, data: bytes) -> None:
         """Send bytes."""
         with trio.fail_after(GUARD):
-            await self.stream.send_all(data)
+            await (self.tls or self.stream).send_all(data)
 
     async def receive(self) -> bytes:
         """Return what has come, at least one byte; empty at the end."""
@@ -110,7 +166,7 @@ class RawClient:
             return data
         with trio.fail_after(GUARD):
             try:
-                return bytes(await self.stream.receive_some(2**16))
+                return bytes(await (self.tls or self.stream).receive_some(2**16))
             except trio.BrokenResourceError:
                 return b""
 
@@ -139,7 +195,7 @@ class RawClient:
         status, *lines = (await self.until(b"\r\n\r\n")).decode().strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = b""
-        if head:
+        if head or status.split()[1] in ("100", "101", "204", "304"):
             pass
         elif headers.get("transfer-encoding") == "chunked":
             while size := int(await self.until(b"\r\n"), 16):
@@ -235,6 +291,12 @@ async def wait_until(condition: Callable[[], object]) -> None:
 def serving() -> Callable[..., contextlib.AbstractAsyncContextManager[Served]]:
     """Give ``serving(app, **limits)``, to be used with ``async with``."""
     return run_server
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """Give what makes a server speak TLS: ``serving(app, tls=tls)``."""
+    return identity().server(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

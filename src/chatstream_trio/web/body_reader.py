@@ -7,7 +7,9 @@ from quart import Request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 BODY_SECONDS = 30.0
+"""For a whole body to come."""
 LINGER_SECONDS = 3.0
+"""For the rest of a body that is too large."""
 
 
 async def read_body(request: Request, most: int) -> bytes:
@@ -15,16 +17,22 @@ async def read_body(request: Request, most: int) -> bytes:
 
     Raises:
         RequestEntityTooLarge: There is more. Some of it was read and dropped, so that a client
-            that sends everything first sees the answer and no broken pipe.
+            that sends everything first sees the answer and no broken pipe; unless it waits to be
+            asked for the body (``Expect: 100-continue``) and said before that it is too large.
         RequestTimeout: It did not come in time.
     """
+    too_large = RequestEntityTooLarge(f"the body is larger than {most} bytes")
+    if (request.content_length or 0) > most:
+        if request.headers.get("Expect", "").lower() != "100-continue":
+            await _linger(request, most)
+        raise too_large
     parts = bytearray()
     with trio.move_on_after(BODY_SECONDS) as patience:
         async for part in request.body:
             parts += part
             if len(parts) > most:
                 await _linger(request, most)
-                raise RequestEntityTooLarge(f"the body is larger than {most} bytes")
+                raise too_large
     if patience.cancelled_caught:
         raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} seconds")
     return bytes(parts)

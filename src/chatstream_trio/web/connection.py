@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from math import inf
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import trio
 from hypercorn.typing import (
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 EXIT_STACK = "chatstream.exit_stack"
 WRITE_TIMEOUT = "chatstream.write_timeout"
+MAX_UNREAD = "chatstream.max_unread"
 
 # Hypercorn reports a disconnect from inside the last send of every response, and then does its own
 # end-of-response work there. It takes microseconds; this only bounds what should not happen.
@@ -38,15 +40,17 @@ _FINISH_GRACE = 1.0
 # Over HTTP/2 a long message is emitted in pieces, each with a deadline of its own: a slow reader
 # lives, one that has stopped does not.
 _PIECE = 2**15
+# A handler that reads a body of the largest size finds up to this much more to be waiting.
+_UNREAD_SLACK = 2**18
 
 
 class RequestConnection(TrioASGIHTTPConnection):
     """Quart-Trio's request, with a scope of its own; install it as ``app.asgi_http_class``.
 
-    Three things differ from the stock class: sending is always a checkpoint (or a handler that only
+    Four things differ from the stock class: sending is always a checkpoint (or a handler that only
     sends to a client that is gone would freeze the event loop), the end of a response is not
-    cancelled half-way (or the connection would never close, nor time out), and ``RESPONSE_TIMEOUT``
-    is not applied (it cuts streams silently).
+    cancelled half-way (or the connection would never close, nor time out), a body that nobody reads
+    takes bounded memory, and ``RESPONSE_TIMEOUT`` is not applied (it cuts streams silently).
     """
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
@@ -54,11 +58,23 @@ class RequestConnection(TrioASGIHTTPConnection):
         self._finishing = False
         state = cast(dict[str, Any], scope).get("state") or {}
         self._write_timeout: float = state.get(WRITE_TIMEOUT, inf)
+        self._max_unread: int | None = state.get(MAX_UNREAD)
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve the request; Hypercorn calls this once for each."""
         emit = self._send_or_stall if self.scope["http_version"] == "2" else self._send
         await super().__call__(receive, cast(ASGISendCallable, partial(emit, send)))
+
+    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
+        """Bound what waits of a body that the handler does not read; more is dropped.
+
+        A handler that does read it comes to know of that by a 413. Where the app has a limit of its
+        own, Quart applies that to the whole body.
+        """
+        request = super()._create_request_from_scope(send)
+        if self.app.config["MAX_CONTENT_LENGTH"] is None and self._max_unread is not None:
+            request.body = request.body_class(None, self._max_unread + _UNREAD_SLACK)
+        return request
 
     async def handle_messages(  # type: ignore[override]
         self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
@@ -87,7 +103,11 @@ class RequestConnection(TrioASGIHTTPConnection):
         await trio.lowlevel.checkpoint()
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._finishing = True
-        await send(message)
+        # Hypercorn notes that the headers have left after it has written them. A cancellation in
+        # between would have it send a second response, which ends in an error in the log. What
+        # bounds the shield is the write timeout.
+        with trio.CancelScope(shield=message["type"] == "http.response.start"):
+            await send(message)
 
     async def _send_or_stall(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
         """Send over HTTP/2, where a peer may leave one stream's window shut and the rest alive.
@@ -114,10 +134,12 @@ def _pieces(message: ASGISendEvent) -> list[ASGISendEvent]:
     return cast(list[ASGISendEvent], pieces)
 
 
-def yielding(app: ASGIFramework) -> ASGIFramework:
-    """Make sending a checkpoint for a websocket, too, whatever app it belongs to.
+def guarded(app: ASGIFramework) -> ASGIFramework:
+    """Smooth what Hypercorn passes on, whatever app it is.
 
-    Hypercorn ignores what is sent to a websocket that is closed, and does so without a checkpoint.
+    The path of a request always is one, or ``*``: some targets make Quart stumble. Sending is a
+    checkpoint for a websocket, too: Hypercorn ignores what is sent to one that is closed, and does
+    so without a checkpoint.
     """
 
     async def serve(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -125,9 +147,22 @@ def yielding(app: ASGIFramework) -> ASGIFramework:
             await trio.lowlevel.checkpoint()
             await send(message)
 
+        if scope["type"] in ("http", "websocket"):
+            where = cast(HTTPScope, scope)
+            where["path"] = _path_in(where["path"])
         await app(scope, receive, emit if scope["type"] == "websocket" else send)
 
     return serve
+
+
+def _path_in(target: str) -> str:
+    """The path in a request's target, which may be a whole URL (as for a proxy) or nonsense."""
+    if target.startswith("/"):
+        return target
+    try:
+        return urlsplit(target).path or "/"
+    except ValueError:
+        return "*"
 
 
 async def enter_request_scope(cm: AbstractAsyncContextManager[T]) -> T:

@@ -10,7 +10,9 @@ from typing import Any
 
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
+from hypercorn.protocol.events import EndBody, Event, StreamClosed
 from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import EventWrapper
 from priority.priority import MissingStreamError
 
@@ -29,6 +31,12 @@ class CarefulH2Protocol(H2Protocol):
         protocol.__class__ = cls
         protocol.streams = _Streams()
         protocol.stream_buffers = _Buffers()
+
+    async def stream_send(self, event: Event) -> None:
+        """Forget a websocket that was refused; a stock connection would never be idle again."""
+        await super().stream_send(event)
+        if isinstance(event, EndBody) and isinstance(self.streams.get(event.stream_id), WSStream):
+            await super().stream_send(StreamClosed(stream_id=event.stream_id))
 
     async def _close_stream(self, stream_id: int) -> None:
         """Forget the stream; if its response is incomplete, say so and drop what was to be sent.

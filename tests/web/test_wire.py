@@ -1,0 +1,87 @@
+"""The socket under a connection: what counts as progress, and what ends a write."""
+
+import socket
+import sys
+
+import pytest
+import trio
+import trio.testing
+
+from chatstream_trio.web.wire import Stalled, Wire, _undelivered
+from conftest import GUARD
+
+pytestmark = pytest.mark.trio
+
+
+async def pair() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+    """Two ends of a TCP connection; the first may have megabytes on their way."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        theirs.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**22)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return trio.socket.from_stdlib_socket(ours), trio.socket.from_stdlib_socket(theirs)
+
+
+async def test_what_the_system_delivers_is_progress(monkeypatch, autojump_clock):
+    """While it has no room for more, but less and less to deliver, the write is not given up."""
+    ours, theirs = await pair()
+    left = iter(range(100, 0, -1))
+    monkeypatch.setattr("chatstream_trio.web.wire._undelivered", lambda _: next(left, 0))
+    with ours, theirs:
+        with pytest.raises(Stalled):
+            await Wire(ours, 1.0).send_all(b"x" * 2**24)  # nobody reads
+        assert 25 < trio.current_time() < 30  # a look every quarter of a second
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not every system tells")
+async def test_the_system_tells_what_it_has_to_deliver():
+    """It is what the peer has not taken."""
+    ours, theirs = await pair()
+    with ours, theirs:
+        assert _undelivered(ours) == 0
+        with trio.move_on_after(0.2):
+            while True:
+                await ours.send(b"x" * 2**16)
+        assert _undelivered(ours) > 0
+
+
+@pytest.mark.parametrize("read", [0, 2**15])
+async def test_a_reader_that_stops_is_given_up(read):
+    """Whether it has begun or not: the time counts from the last byte that it took."""
+    ours, theirs = await pair()
+
+    async def write_and_read(left: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Wire(ours, 0.3).send_all, b"x" * 2**24)
+            while left > 0:
+                left -= len(await theirs.recv(2**12))
+
+    with ours, theirs, trio.fail_after(GUARD), pytest.raises(ExceptionGroup) as caught:
+        await write_and_read(read)
+    assert caught.group_contains(Stalled)
+
+
+async def test_a_write_hears_no_cancel_but_a_close():
+    """What is cancelled goes on writing, or the bytes of others would be torn; a close ends it."""
+    ours, theirs = await pair()
+    wire = Wire(ours, 600)
+    ended = trio.Event()
+
+    async def write() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(trio.ClosedResourceError):
+                await wire.send_all(b"x" * 2**24)
+        ended.set()
+
+    with ours, theirs, trio.fail_after(GUARD):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert not ended.is_set()
+            wire.close()
+            await ended.wait()
