@@ -1,0 +1,1 @@
+"""The demo model's training text: data files (TOML) beside this module, and their builder."""
