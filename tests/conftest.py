@@ -16,7 +16,7 @@ NEEDS_TORCH = (
     "engine/test_transformers_runner.py",
     "web/test_real_model.py",
 )
-SLOW = ("overload", "process", "gone", "transport", "tls")
+SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")
 
 HAS_TORCH = find_spec("torch") is not None
 collect_ignore = [] if HAS_TORCH else [*NEEDS_TORCH]
