@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "admission": ("AdmissionStatistics",),
+    "ended": ("Ended", "Outcome"),
     "engine.engine": ("EngineStatistics",),
     "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
@@ -45,7 +46,7 @@ _HOMES = {
     "generation": ("Generation", "GenerationState", "GenerationStatus"),
     "models": ("Model",),
     "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
-    "service": ("ChatStream", "Ended", "Health", "Outcome", "Status"),
+    "service": ("ChatStream", "Health", "Status"),
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
     "web.app": ("create_app", "install"),
@@ -57,152 +58,56 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from chatstream_trio.admission import AdmissionStatistics as AdmissionStatistics
+    from chatstream_trio.ended import Ended as Ended
+    from chatstream_trio.ended import Outcome as Outcome
     from chatstream_trio.engine.engine import EngineStatistics as EngineStatistics
-    from chatstream_trio.engine.runner import (
-        RunnerInfo as RunnerInfo,
-    )
-    from chatstream_trio.engine.runner import (
-        RunnerLost as RunnerLost,
-    )
-    from chatstream_trio.engine.runner import (
-        Sampling as Sampling,
-    )
-    from chatstream_trio.engine.scripted_runner import (
-        ScriptedRunner as ScriptedRunner,
-    )
-    from chatstream_trio.engine.scripted_runner import (
-        StreamFaultError as StreamFaultError,
-    )
-    from chatstream_trio.errors import (
-        ChatStreamError as ChatStreamError,
-    )
-    from chatstream_trio.errors import (
-        ContextTooLong as ContextTooLong,
-    )
-    from chatstream_trio.errors import (
-        Draining as Draining,
-    )
-    from chatstream_trio.errors import (
-        EngineFailed as EngineFailed,
-    )
-    from chatstream_trio.errors import (
-        FirstTokenTimeout as FirstTokenTimeout,
-    )
-    from chatstream_trio.errors import (
-        IdInUse as IdInUse,
-    )
-    from chatstream_trio.errors import (
-        InvalidRequest as InvalidRequest,
-    )
-    from chatstream_trio.errors import (
-        Loading as Loading,
-    )
-    from chatstream_trio.errors import (
-        ModelNotFound as ModelNotFound,
-    )
-    from chatstream_trio.errors import (
-        ModelNotLoaded as ModelNotLoaded,
-    )
-    from chatstream_trio.errors import (
-        ModelNotServed as ModelNotServed,
-    )
-    from chatstream_trio.errors import (
-        ModelNotSupported as ModelNotSupported,
-    )
-    from chatstream_trio.errors import (
-        NotAuthenticated as NotAuthenticated,
-    )
-    from chatstream_trio.errors import (
-        QueueFull as QueueFull,
-    )
-    from chatstream_trio.errors import (
-        QueueTimeout as QueueTimeout,
-    )
-    from chatstream_trio.errors import (
-        SettingsError as SettingsError,
-    )
-    from chatstream_trio.errors import (
-        StreamCancelled as StreamCancelled,
-    )
-    from chatstream_trio.errors import (
-        StreamFault as StreamFault,
-    )
-    from chatstream_trio.errors import (
-        StreamNotFound as StreamNotFound,
-    )
-    from chatstream_trio.errors import (
-        TimedOut as TimedOut,
-    )
-    from chatstream_trio.errors import (
-        TooManyForKey as TooManyForKey,
-    )
-    from chatstream_trio.errors import (
-        TotalTimeout as TotalTimeout,
-    )
-    from chatstream_trio.errors import (
-        Unavailable as Unavailable,
-    )
-    from chatstream_trio.errors import (
-        UnsupportedField as UnsupportedField,
-    )
-    from chatstream_trio.events import (
-        Event as Event,
-    )
-    from chatstream_trio.events import (
-        Finished as Finished,
-    )
-    from chatstream_trio.events import (
-        FinishReason as FinishReason,
-    )
-    from chatstream_trio.events import (
-        Queued as Queued,
-    )
-    from chatstream_trio.events import (
-        Started as Started,
-    )
-    from chatstream_trio.events import (
-        Text as Text,
-    )
-    from chatstream_trio.events import (
-        Usage as Usage,
-    )
-    from chatstream_trio.generation import (
-        Generation as Generation,
-    )
-    from chatstream_trio.generation import (
-        GenerationState as GenerationState,
-    )
-    from chatstream_trio.generation import (
-        GenerationStatus as GenerationStatus,
-    )
+    from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
+    from chatstream_trio.engine.runner import RunnerLost as RunnerLost
+    from chatstream_trio.engine.runner import Sampling as Sampling
+    from chatstream_trio.engine.scripted_runner import ScriptedRunner as ScriptedRunner
+    from chatstream_trio.engine.scripted_runner import StreamFaultError as StreamFaultError
+    from chatstream_trio.errors import ChatStreamError as ChatStreamError
+    from chatstream_trio.errors import ContextTooLong as ContextTooLong
+    from chatstream_trio.errors import Draining as Draining
+    from chatstream_trio.errors import EngineFailed as EngineFailed
+    from chatstream_trio.errors import FirstTokenTimeout as FirstTokenTimeout
+    from chatstream_trio.errors import IdInUse as IdInUse
+    from chatstream_trio.errors import InvalidRequest as InvalidRequest
+    from chatstream_trio.errors import Loading as Loading
+    from chatstream_trio.errors import ModelNotFound as ModelNotFound
+    from chatstream_trio.errors import ModelNotLoaded as ModelNotLoaded
+    from chatstream_trio.errors import ModelNotServed as ModelNotServed
+    from chatstream_trio.errors import ModelNotSupported as ModelNotSupported
+    from chatstream_trio.errors import NotAuthenticated as NotAuthenticated
+    from chatstream_trio.errors import QueueFull as QueueFull
+    from chatstream_trio.errors import QueueTimeout as QueueTimeout
+    from chatstream_trio.errors import SettingsError as SettingsError
+    from chatstream_trio.errors import StreamCancelled as StreamCancelled
+    from chatstream_trio.errors import StreamFault as StreamFault
+    from chatstream_trio.errors import StreamNotFound as StreamNotFound
+    from chatstream_trio.errors import TimedOut as TimedOut
+    from chatstream_trio.errors import TooManyForKey as TooManyForKey
+    from chatstream_trio.errors import TotalTimeout as TotalTimeout
+    from chatstream_trio.errors import Unavailable as Unavailable
+    from chatstream_trio.errors import UnsupportedField as UnsupportedField
+    from chatstream_trio.events import Event as Event
+    from chatstream_trio.events import Finished as Finished
+    from chatstream_trio.events import FinishReason as FinishReason
+    from chatstream_trio.events import Queued as Queued
+    from chatstream_trio.events import Started as Started
+    from chatstream_trio.events import Text as Text
+    from chatstream_trio.events import Usage as Usage
+    from chatstream_trio.generation import Generation as Generation
+    from chatstream_trio.generation import GenerationState as GenerationState
+    from chatstream_trio.generation import GenerationStatus as GenerationStatus
     from chatstream_trio.models import Model as Model
-    from chatstream_trio.request import (
-        ChatRequest as ChatRequest,
-    )
-    from chatstream_trio.request import (
-        Message as Message,
-    )
-    from chatstream_trio.request import (
-        SamplingOptions as SamplingOptions,
-    )
-    from chatstream_trio.request import (
-        Timeouts as Timeouts,
-    )
-    from chatstream_trio.service import (
-        ChatStream as ChatStream,
-    )
-    from chatstream_trio.service import (
-        Ended as Ended,
-    )
-    from chatstream_trio.service import (
-        Health as Health,
-    )
-    from chatstream_trio.service import (
-        Outcome as Outcome,
-    )
-    from chatstream_trio.service import (
-        Status as Status,
-    )
+    from chatstream_trio.request import ChatRequest as ChatRequest
+    from chatstream_trio.request import Message as Message
+    from chatstream_trio.request import SamplingOptions as SamplingOptions
+    from chatstream_trio.request import Timeouts as Timeouts
+    from chatstream_trio.service import ChatStream as ChatStream
+    from chatstream_trio.service import Health as Health
+    from chatstream_trio.service import Status as Status
     from chatstream_trio.settings import Settings as Settings
     from chatstream_trio.text.words import WordCodec as WordCodec
     from chatstream_trio.web.app import create_app as create_app

@@ -6,9 +6,7 @@ This is the public Python API. It does not know HTTP.
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from enum import Enum
@@ -18,6 +16,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission import Admission, AdmissionStatistics
+from chatstream_trio.ended import Ended, EndedRequests
 from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics, RunnerFailed
 from chatstream_trio.engine.runner import Runner, RunnerInfo
 from chatstream_trio.errors import (
@@ -40,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-REMEMBER_SECONDS = 60.0
-"""How long the outcome of an ended request can be asked for."""
-REMEMBER_MOST = 4096
 MEASURING_THREADS = 2
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 """Seconds."""
@@ -55,27 +51,6 @@ class Health(Enum):
     LOADING = "loading"
     DRAINING = "draining"
     FAILED = "failed"
-
-
-class Outcome(Enum):
-    """How a request ended."""
-
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-    ABANDONED = "abandoned"
-    """Whoever asked was gone before the end."""
-
-
-@frozen
-class Ended:
-    """What is remembered of a request that is over."""
-
-    id: str
-    key: str
-    outcome: Outcome
-    prompt_tokens: int
-    completion_tokens: int
 
 
 @frozen
@@ -125,7 +100,7 @@ class ChatStream:
         self._codec: Codec | None = None
         self._measuring = trio.CapacityLimiter(MEASURING_THREADS)
         self._live: dict[str, Generation] = {}
-        self._ended: OrderedDict[str, tuple[float, Ended]] = OrderedDict()
+        self._ended = EndedRequests()
         self._draining = False
         self._nobody_left = trio.Event()
         self._settled = trio.Event()
@@ -312,14 +287,7 @@ class ChatStream:
     def _forget(self, generation: Generation) -> None:
         """The scope is over: remember how it ended, and let go."""
         del self._live[generation.id]
-        now = trio.current_time()
-        self._ended[generation.id] = (now, _ended(generation))
-        self._ended.move_to_end(generation.id)
-        while self._ended:
-            time, _ = next(iter(self._ended.values()))
-            if time > now - REMEMBER_SECONDS and len(self._ended) <= REMEMBER_MOST:
-                break
-            self._ended.popitem(last=False)
+        self._ended.remember(Ended.of(generation))
         generation.close()
         self._changed()
         if not self._live:
@@ -341,10 +309,9 @@ class ChatStream:
         generation = self._live.get(id)
         if generation is not None and key in (None, generation.key):
             generation.fail(StreamCancelled("the request was cancelled by its id"))
-            return _ended(generation)
-        time, ended = self._ended.get(id, (-math.inf, None))
-        fresh = trio.current_time() - time <= REMEMBER_SECONDS
-        if generation is not None or ended is None or not fresh or key not in (None, ended.key):
+            return Ended.of(generation)
+        ended = None if generation is not None else self._ended.find(id)
+        if ended is None or key not in (None, ended.key):
             raise StreamNotFound(f"no request has the id {id!r}", param="id")
         return ended
 
@@ -421,18 +388,3 @@ class ChatStream:
 def new_id() -> str:
     """A fresh id of the kind that OpenAI's API gives."""
     return f"chatcmpl-{secrets.token_hex(12)}"
-
-
-def _ended(generation: Generation) -> Ended:
-    if isinstance(generation.error, StreamCancelled):
-        outcome = Outcome.CANCELLED
-    elif generation.error is not None:
-        outcome = Outcome.FAILED
-    elif generation.finish_reason is not None:
-        outcome = Outcome.FINISHED
-    else:
-        outcome = Outcome.ABANDONED
-    usage = generation.usage
-    return Ended(
-        generation.id, generation.key, outcome, usage.prompt_tokens, usage.completion_tokens
-    )
