@@ -31,6 +31,16 @@ def serve(lines: Lines[Person]) -> Person:
     return person
 
 
+def serve_and_return(lines: Lines[Person], key: str, times: int) -> int:
+    """Serve so many; who has this key comes back at once. How often was it served?"""
+    served = 0
+    for _ in range(times):
+        if serve(lines).key == key:
+            served += 1
+            join(lines, key)
+    return served
+
+
 WEIGHTS = st.dictionaries(
     st.sampled_from("abcdef"), st.sampled_from([0.001, 0.2, 1.0, 3.0, 7.5, 1000.0]), max_size=6
 )
@@ -113,12 +123,7 @@ def test_coming_back_brings_no_credit() -> None:
         join(lines, "a")
         join(lines, "b")
     join(lines, "back again")
-    served: list[str] = []
-    for _ in range(30):
-        served.append(serve(lines).key)
-        if served[-1] == "back again":
-            join(lines, "back again")
-    assert Counter(served)["back again"] == pytest.approx(10, abs=1)
+    assert serve_and_return(lines, "back again", 30) == pytest.approx(10, abs=1)
 
 
 def test_coming_back_pays_for_the_last_time() -> None:
@@ -128,12 +133,7 @@ def test_coming_back_pays_for_the_last_time() -> None:
         join(lines, "a")
         join(lines, "b")
     join(lines, "light")
-    served: list[str] = []
-    for _ in range(110):
-        served.append(serve(lines).key)
-        if served[-1] == "light":
-            join(lines, "light")
-    assert Counter(served)["light"] == pytest.approx(110 * 0.2 / 2.2, abs=2)
+    assert serve_and_return(lines, "light", 110) == pytest.approx(110 * 0.2 / 2.2, abs=2)
 
 
 def test_empty_lines_are_forgotten() -> None:
