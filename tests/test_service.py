@@ -15,6 +15,7 @@ from chatstream_trio import (
     ContextTooLong,
     Draining,
     EngineFailed,
+    Event,
     FinishReason,
     GenerationState,
     Health,
@@ -110,6 +111,57 @@ async def test_positions_are_told_and_the_last_is_refused(
         starts = [next(t for t, e in g.events if isinstance(e, Started)) for g in guests]
         assert starts == sorted(starts)
         assert_empty(chat)
+
+
+async def test_who_wants_no_positions_is_not_woken_by_them(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A reader who has turned moves off sleeps while others move; turned on, it hears the newest.
+
+    In a full room everybody moves whenever a seat gets free: who is told at most twice a second
+    need not be woken more often.
+    """
+    async with open_house(max_active=1, max_waiting=4) as chat:
+        guests = await seat(nursery, chat, "a", "b", "c", max_tokens=2)
+        async with chat.generate(ask("d", max_tokens=2)) as last:
+            assert isinstance(first := await anext(last), Queued)
+            assert first.position == 3
+            last.tells_moves = False
+            woken = trio.Event()
+            event: Event | None = None
+
+            async def listen() -> None:
+                nonlocal event
+                event = await anext(last)
+                woken.set()
+
+            nursery.start_soon(listen)
+            await guests[1].over.wait()  # two have moved up since
+            await wait_all_tasks_blocked()
+            assert last.queued() == Queued(1, last.queued().eta_seconds)  # type: ignore[union-attr]
+            assert not woken.is_set()
+            await guests[2].over.wait()
+            await woken.wait()
+            assert isinstance(event, Started)
+
+
+async def test_a_position_taken_is_not_told_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """``take_position`` counts as told: the next event is a change after it."""
+    async with open_house(max_active=1, max_waiting=4) as chat:
+        guests = await seat(nursery, chat, "a", "b", "c", max_tokens=2)
+        async with chat.generate(ask("d", max_tokens=2)) as last:
+            last.tells_moves = False
+            await guests[0].over.wait()
+            await wait_all_tasks_blocked()
+            taken = last.take_position()
+            assert taken is not None
+            assert taken.position == 2
+            last.tells_moves = True
+            event = await anext(last)
+            assert isinstance(event, Queued)
+            assert event.position == 1
 
 
 @pytest.mark.parametrize("how", ["gone", "by id", "cut"])

@@ -103,12 +103,15 @@ class Generation:
         self.error: ChatStreamError | None = None
         self._closed = False
         self._news = trio.Event()
+        self.tells_moves = True
+        """Whether a change of place in the line is an event. A reader who wants none for now turns
+        it off, and is not woken: in a full room everybody moves whenever a seat gets free."""
 
     # ---- From the waiting room to the engine
 
     def take_ticket(self, enter: Callable[..., Ticket]) -> None:
         """Enter the line. Raises what ``enter`` (:meth:`Admission.enter`) raises."""
-        self._ticket = enter(self.key, on_seat=self._take_seat, on_move=self._tell)
+        self._ticket = enter(self.key, on_seat=self._take_seat, on_move=self._move)
 
     def prepare(self, prompt: Prompt) -> None:
         """Take the measured prompt; it may begin as soon as it has a seat.
@@ -128,6 +131,10 @@ class Generation:
         self._max_tokens = room if asked is None else asked
         self._prompt = prompt
         self._start_if_ready()
+
+    def _move(self) -> None:
+        if self.tells_moves:
+            self._tell()
 
     def _take_seat(self) -> None:
         self._seated = True
@@ -250,9 +257,8 @@ class Generation:
         self._news.set()
 
     def _next(self) -> Event | None:
-        queued = self.queued()
-        if queued is not None and queued.position != self._position_told:
-            self._position_told = queued.position
+        told = self._position_told
+        if self.tells_moves and (queued := self.take_position()) and queued.position != told:
             return queued
         if self._seated and not self._seat_told:
             self._seat_told = True
@@ -268,6 +274,12 @@ class Generation:
             raise StopAsyncIteration
         self._finish_told = True
         return Finished(self._finish, self.usage)
+
+    def take_position(self) -> Queued | None:
+        """:meth:`queued`, which then counts as told: the next event of this kind is of a change."""
+        queued = self.queued()
+        self._position_told = None if queued is None else queued.position
+        return queued
 
     # ---- What can be seen
 

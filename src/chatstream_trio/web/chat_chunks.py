@@ -60,6 +60,7 @@ class ChatChunks:
                 return sse.data(reply_to(error).body)
             if isinstance(event, Queued):
                 self._queue_news = True
+                self.generation.tells_moves = False  # until this one may be said
             elif event is not None:
                 return self._say(event)
             if chunk := self._say_queue(silent=event is None):
@@ -83,6 +84,8 @@ class ChatChunks:
         if not silent and trio.current_time() < self._queue_told_at + QUEUE_SECONDS:
             return b""
         self._queue_news = False
+        self.generation.tells_moves = True
+        self.generation.take_position()
         self._queue_told_at = trio.current_time()
         eta = "" if queued.eta_seconds is None else f" eta={queued.eta_seconds:.1f}"
         chunk = sse.comment(f"queued position={queued.position}{eta}")

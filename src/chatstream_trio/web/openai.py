@@ -123,6 +123,7 @@ def _stream(generation: Generation, body: ChatCompletionBody, model: str) -> Res
 
 async def _complete(generation: Generation, model: str) -> dict[str, Any]:
     """Wait for the whole answer."""
+    generation.tells_moves = False
     created = int(time.time())
     texts: list[str] = []
     async for event in generation:
