@@ -48,6 +48,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 5.0,
         "tie_word_embeddings": False,
     },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "sliding_window": 6,
+        "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "tie_word_embeddings": False,
+    },
+    "mixtral": {"model_type": "mixtral", "num_key_value_heads": 2, "num_local_experts": 4},
+    "qwen3-moe": {
+        "model_type": "qwen3_moe",
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+    },
 }
 
 
