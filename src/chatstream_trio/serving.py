@@ -6,6 +6,7 @@ model loads ends at once. It knows no flags; :mod:`chatstream_trio.cli` makes th
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import ssl
@@ -108,13 +109,25 @@ async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> N
         async with trio.open_nursery() as until_signal:
             until_signal.start_soon(_end_on_signal, chat, signals, until_signal.cancel_scope)
             try:
-                _announce(await chat.ready(), urls)
+                info = await chat.ready()
+                _keep_what_was_loaded()
+                _announce(info, urls)
             except ChatStreamError as error:
                 failure = error
                 until_signal.cancel_scope.cancel()
         stop.set()
     if failure is not None:
         raise failure
+
+
+def _keep_what_was_loaded() -> None:
+    """Tell the garbage collector not to look again at what stays for the life of the process.
+
+    With torch and transformers loaded that is 380,000 objects, and a full collection, which then
+    comes now and again, stops the event loop and the turns for 0.19 s (measured).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _announce(info: RunnerInfo, urls: list[str]) -> None:
