@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from enum import Enum
 
 import trio
@@ -13,7 +13,8 @@ from chatstream_trio.generation import Generation
 
 REMEMBER_SECONDS = 60.0
 """How long the outcome of an ended request can be asked for."""
-REMEMBER_MOST = 4096
+REMEMBER_MOST = 2048
+"""A minute of 34 requests a second; a quarter of a KiB each."""
 
 
 class Outcome(Enum):
@@ -28,13 +29,15 @@ class Outcome(Enum):
 
 @frozen
 class Ended:
-    """What is remembered of a request that is over."""
+    """What is remembered of a request that is over. There are thousands: it is kept small."""
 
     id: str
     key: str
     outcome: Outcome
     prompt_tokens: int
     completion_tokens: int
+    at: float = field(factory=trio.current_time)
+    """When, by Trio's clock."""
 
     @classmethod
     def of(cls, generation: Generation) -> Ended:
@@ -49,7 +52,11 @@ class Ended:
             outcome = Outcome.ABANDONED
         usage = generation.usage
         return cls(
-            generation.id, generation.key, outcome, usage.prompt_tokens, usage.completion_tokens
+            generation.id,
+            generation.key,
+            outcome,
+            usage.prompt_tokens,
+            usage.completion_tokens,
         )
 
 
@@ -57,22 +64,23 @@ class Ended:
 class EndedRequests:
     """The requests that ended lately, by id; of two with one id, the later."""
 
-    _ended: OrderedDict[str, tuple[float, Ended]] = field(factory=OrderedDict, init=False)
+    _by_id: dict[str, Ended] = field(factory=dict, init=False)
+    _in_order: deque[Ended] = field(factory=deque, init=False)
 
     def remember(self, ended: Ended) -> None:
         """Remember it from now on; forget what is too old, or too much."""
-        now = trio.current_time()
-        self._ended[ended.id] = (now, ended)
-        self._ended.move_to_end(ended.id)
-        while True:
-            time, _ = next(iter(self._ended.values()))
-            if time > now - REMEMBER_SECONDS and len(self._ended) <= REMEMBER_MOST:
-                return
-            self._ended.popitem(last=False)
+        self._by_id[ended.id] = ended
+        self._in_order.append(ended)
+        while len(self._in_order) > REMEMBER_MOST or _is_old(self._in_order[0]):
+            oldest = self._in_order.popleft()
+            if self._by_id.get(oldest.id) is oldest:
+                del self._by_id[oldest.id]
 
     def find(self, id: str) -> Ended | None:
         """The one with this id, if it ended within the last minute."""
-        if id not in self._ended:
-            return None
-        time, ended = self._ended[id]
-        return ended if trio.current_time() - time <= REMEMBER_SECONDS else None
+        ended = self._by_id.get(id)
+        return None if ended is None or _is_old(ended) else ended
+
+
+def _is_old(ended: Ended) -> bool:
+    return trio.current_time() > ended.at + REMEMBER_SECONDS

@@ -3,7 +3,7 @@
 Twenty thousand requests of four tokens on a scripted server without pauses, sixteen at a time;
 three in ten hang up at a random moment. Resident memory is sampled after every hundredth part of
 them: the mean of the last tenth is held against that of the second, when caches and pools are full.
-(The server remembers the outcomes of the last minute's requests, at most 4,096 of them.)
+(The server remembers the outcomes of the last minute's requests, at most 2,048 of them.)
 """
 
 from __future__ import annotations

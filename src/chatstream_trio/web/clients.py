@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from functools import lru_cache
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from quart import Request
 from werkzeug.datastructures import Headers
 
@@ -62,11 +63,10 @@ class Clients:
         bearer = _bearer(request.headers)
         if self._keys:
             return self._authenticate(bearer)
-        address = self._address(request)
-        sees_all = address is not None and address.is_loopback
+        stranger = _stranger(self._address(request))
         if bearer and self._by_bearer():
-            return Client(f"bearer {bearer}", sees_all=sees_all)
-        return Client(f"address {_network(address)}", sees_all=sees_all)
+            return evolve(stranger, key=f"bearer {bearer}")
+        return stranger
 
     def _authenticate(self, bearer: str) -> Client:
         for key, admin in self._keys.items():
@@ -87,14 +87,14 @@ class Clients:
             case _:
                 return self.settings.host == "localhost" or _is_loopback(self.settings.host)
 
-    def _address(self, request: Request) -> _Address | None:
+    def _address(self, request: Request) -> str:
         """The peer, or whom the last ``trust_proxy`` proxies say they serve."""
         chain = [request.remote_addr or ""]
         if hops := self.settings.trust_proxy:
             forwarded = request.headers.get("X-Forwarded-For", "")
             chain = [*(part.strip() for part in forwarded.split(",") if part.strip()), *chain]
             chain = chain[-(hops + 1) :]
-        return _parse_address(chain[0])
+        return chain[0]
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -112,6 +112,13 @@ def _parse_address(text: str) -> _Address | None:
 def _is_loopback(host: str) -> bool:
     address = _parse_address(host)
     return address is not None and address.is_loopback
+
+
+@lru_cache(maxsize=1024)
+def _stranger(address: str) -> Client:
+    """Who comes from there: the same object for all requests from the same place."""
+    parsed = _parse_address(address)
+    return Client(f"address {_network(parsed)}", sees_all=parsed is not None and parsed.is_loopback)
 
 
 def _network(address: _Address | None) -> str:
