@@ -56,6 +56,14 @@ async def test_storm_of_disconnects() -> None:
     assert figures(result).endings["left"] > 0
 
 
+async def test_everybody_hangs_up_at_once() -> None:
+    """Law 9: when all have left, the next one is served at once, and no work goes on."""
+    for result in await run("abandon"):
+        assert result.extra["left"] == OPTIONS.max_active + OPTIONS.max_waiting
+        assert "idle_speed_after_seconds" in result.extra
+        assert "works_on_for_seconds" in result.extra
+
+
 async def test_slow_readers() -> None:
     """Law 10: who does not read keeps nobody waiting."""
     _, beside = await run("slow")

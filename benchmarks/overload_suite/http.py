@@ -16,6 +16,8 @@ import trio
 from attrs import define, field, frozen
 
 SMALL_BUFFER = 4096
+GET_SECONDS = 5.0
+"""A server that takes longer to say how it is does not say it."""
 
 
 class ConnectionEndedError(Exception):
@@ -146,8 +148,9 @@ async def get(address: Address, path: str) -> tuple[int, Any]:
 
     Raises:
         OSError, ConnectionEndedError: The server does not answer.
+        trio.TooSlowError: Not within :data:`GET_SECONDS`.
     """
-    with new_socket() as sock:
+    with trio.fail_after(GET_SECONDS), new_socket() as sock:
         await sock.connect((address.host, address.port))
         await send_all(sock, request("GET", path, address.host, headers={"Connection": "close"}))
         connection = Connection(sock)
