@@ -34,6 +34,10 @@ from benchmarks.overload_suite.report import as_json, show, write_json
 from benchmarks.overload_suite.results import Result
 from benchmarks.overload_suite.scenarios import SCENARIOS
 
+CHOSEN = "seconds seed model url pid fields patience max_active max_waiting tokens"
+CHOSEN += " samples soak_requests"
+"""Options of the same name."""
+
 
 async def run(options: Options, names: list[str], console: Console) -> Bench:
     """Run the scenarios one after the other."""
@@ -66,6 +70,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--demo", action="store_true", help="start the server with the embedded demo model")
     add("--url", help="base URL of a server that runs already, such as http://127.0.0.1:8000/v1")
+    add("--pid", type=int, help="of the server at URL: its memory, sockets and processor are seen")
+    add("--fields", type=json.loads, metavar="JSON", help='more of a request: {"ignore_eos": true}')
+    add("--patience", type=float, help="seconds after which a request is called hung (120)")
     add("--max-active", type=int, help="seats (8); with --url, those that it has")
     add("--max-waiting", type=int, help="places in the waiting room (64)")
     add("--tokens", type=int, help="max_tokens of a request (20)")
@@ -86,8 +93,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def options_from(given: argparse.Namespace) -> Options:
     """The options that were asked for."""
     options = SHORT if given.short else Options()
-    names = "seconds seed model url max_active max_waiting tokens samples soak_requests"
-    chosen = {name: getattr(given, name) for name in names.split()}
+    chosen = {name: getattr(given, name) for name in CHOSEN.split()}
     options = evolve(options, **{k: v for k, v in chosen.items() if v is not None})
     if given.factors:
         options = evolve(options, factors=tuple(map(float, given.factors.split(","))))

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.overload_suite.bench import SHORT, Bench
 from benchmarks.overload_suite.results import Figures, Result, Spread
 from benchmarks.overload_suite.scenarios import SCENARIOS
+from benchmarks.overload_suite.scenarios.abandon import TIMES_LONGER
 
 OPTIONS = evolve(SHORT, seconds=1.5, factors=(5,), samples=2, soak_requests=300)
 
@@ -54,6 +55,15 @@ async def test_storm_of_disconnects() -> None:
     """Law 9: whoever leaves, however and whenever, leaves nothing behind."""
     (result,) = await run("storm")
     assert figures(result).endings["left"] > 0
+
+
+async def test_everybody_hangs_up_at_once() -> None:
+    """Law 9: when all have left, the next one does not wait for what they wanted."""
+    assert OPTIONS.turn is not None
+    answer = TIMES_LONGER * OPTIONS.tokens * OPTIONS.turn
+    for result in await run("abandon"):
+        assert result.extra["left"] == OPTIONS.max_active + OPTIONS.max_waiting
+        assert result.extra["first_probe_ms"] / 1e3 < answer / 2
 
 
 async def test_slow_readers() -> None:

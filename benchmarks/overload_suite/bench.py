@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import trio
 from attrs import Factory, define, field, frozen
 from benchmarks.overload_suite import results, server
-from benchmarks.overload_suite.client import ask
+from benchmarks.overload_suite.client import PATIENCE, ask
 from benchmarks.overload_suite.http import Address
 from benchmarks.overload_suite.load import offer
 from benchmarks.overload_suite.records import Ask, Ending, Record
 from benchmarks.overload_suite.results import Result
 from benchmarks.overload_suite.server import Server
-from benchmarks.overload_suite.texts import ScriptedTexts, Texts, collect
+from benchmarks.overload_suite.texts import CollectedTexts, ScriptedTexts, Texts, collect
 
 SCRIPTED = "scripted"
 MOST_LINES = 60
@@ -35,6 +35,12 @@ class Options:
     """Of the server that is started (None: the demo), or the name to ask for at ``url``."""
     url: str | None = None
     """Base URL of somebody else's server."""
+    pid: int | None = None
+    """Its process, where it is on this machine."""
+    fields: Mapping[str, Any] = Factory(dict)
+    """More fields of every request; not for the scripted model."""
+    patience: float = PATIENCE
+    """Seconds after which a request of the load is called hung."""
     max_active: int = 8
     max_waiting: int = 64
     tokens: int = 20
@@ -99,7 +105,8 @@ class Trial:
     async def offer(self, times: list[float], **more: Any) -> None:
         """Offer the workload at these times."""
         make = more.pop("make", self.ask)
-        await offer(self.server.address, times, make, self.records, **more)
+        patience = self.options.patience
+        await offer(self.server.address, times, make, self.records, patience=patience, **more)
 
     @property
     def hold(self) -> float:
@@ -154,6 +161,7 @@ class Bench:
             if used is not None and (now := target.cpu_seconds()) is not None:
                 result.server_cores = round((now - used) / seconds, 3)
             if not ends:
+                result.health = await target.health()
                 result.after = await target.settle(result.before)
                 if more := result.after.more_than(result.before):
                     result.problems.append(f"left behind: {more}")
@@ -168,7 +176,7 @@ class Bench:
     ) -> AbstractAsyncContextManager[Server]:
         options = self.options
         if options.url is not None:
-            return nullcontext(Server(Address.of(options.url)))
+            return nullcontext(Server(Address.of(options.url), pid=options.pid))
         model = model or options.model
         chosen = () if model is None else ("--model", model)
         room = ("active", options.max_active), ("waiting", options.max_waiting)
@@ -184,7 +192,8 @@ class Bench:
         if self._texts is None and options.scripted:
             self._texts = ScriptedTexts(SCRIPTED if name else None)
         elif self._texts is None:
-            self._texts = await collect(target.address, name, options.tokens)
+            empty = CollectedTexts(name, {}, options.fields)
+            self._texts = await collect(target.address, empty, options.tokens)
         await _all_seats(target.address, self._texts, options, rounds=1)
         if self._capacity is None and options.turn:
             self._capacity = options.max_active / (options.tokens * options.turn)
@@ -201,8 +210,8 @@ async def _all_seats(address: Address, texts: Texts, options: Options, *, rounds
 
     async def one() -> None:
         for number in itertools.islice(numbers, rounds):
-            record = await ask(address, texts.ask(number, options.tokens))
-            records.append(record)
+            what = texts.ask(number, options.tokens)
+            records.append(await ask(address, what, patience=options.patience))
 
     async with trio.open_nursery() as nursery:
         for _ in range(options.max_active):

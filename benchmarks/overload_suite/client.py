@@ -131,14 +131,14 @@ async def _read(reader: Connection, record: Record) -> Ending:
         for event in events:
             if (ending := _take_event(event, now, record)) is not None:
                 return ending
-    return Ending.CUT
+    return Ending.SERVED if record.finish else Ending.CUT
 
 
 def _take_refusal(head: Head, body: bytes, record: Record) -> Ending:
     if (seconds := head.headers.get("retry-after", "")).isdigit():
         record.retry_after = float(seconds)
     try:
-        record.error = _code(msgspec.json.decode(body)["error"])
+        record.error = _code(msgspec.json.decode(body)["error"], f"http_{head.status}")
     except (msgspec.MsgspecError, KeyError, TypeError):
         record.error = f"http_{head.status}"
     return Ending.REFUSED if head.status == 429 else Ending.FAILED
@@ -157,10 +157,11 @@ def _take_event(event: bytes, now: float, record: Record) -> Ending | None:
         return None
     data = event.removeprefix(b"data:").strip()
     if data == b"[DONE]":
+        record.done = True
         return Ending.SERVED if record.finish else Ending.CUT
     chunk = msgspec.json.decode(data)
     if "error" in chunk:
-        record.error = _code(chunk["error"])
+        record.error = _code(chunk["error"], "error")
         return Ending.FAILED
     if chunk.get("usage"):
         record.tokens = chunk["usage"]["completion_tokens"]
@@ -184,5 +185,7 @@ def _take_comment(line: str, now: float, record: Record) -> None:
         record.queue.append(Queued(now, int(words["position"]), eta))
 
 
-def _code(error: dict[str, Any]) -> str:
-    return str(error.get("code") or error.get("type") or "error")
+def _code(error: Any, otherwise: str) -> str:
+    if not isinstance(error, dict):  # some servers say a sentence instead
+        return otherwise
+    return str(error.get("code") or error.get("type") or otherwise)

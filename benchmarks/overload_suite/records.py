@@ -114,6 +114,8 @@ class Record:
     tokens: int = 0
     """As the server counted them; of an answer that is not complete, 0."""
     finish: str | None = None
+    done: bool = False
+    """Whether the stream ended with ``[DONE]``."""
     error: str | None = None
     ending: Ending = Ending.HUNG
 

@@ -89,6 +89,7 @@ def _details_table(cases: Iterable[Result]) -> Table:
 def _details(case: Result) -> dict[str, Any]:
     return {
         **case.extra,
+        "health in the end": case.health or MISSING,
         "cores of server, generator": f"{case.server_cores}, {case.generator_cores}",
     }
 

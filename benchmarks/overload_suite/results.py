@@ -79,6 +79,8 @@ class Figures:
     eta_ratio: float | None
     """Median of first eta told / true wait: above 1 it promised too little."""
     eta_count: int
+    without_done: int
+    """Whole streams that did not end with ``[DONE]``."""
     position_rises: int
     """How often a waiting client was told a place behind the one it had."""
     texts: TextCheck
@@ -93,6 +95,8 @@ class Result:
     figures: Figures | None = None
     before: Holdings | None = None
     after: Holdings | None = None
+    health: str | None = None
+    """What it said of its health in the end."""
     server_cores: float | None = None
     """Processors that the server kept busy; one that nears 1 measures the machine's HTTP limit."""
     generator_cores: float | None = None
@@ -127,6 +131,9 @@ def figures(records: Sequence[Record], began: float, seconds: float) -> Figures:
         eta_error=_median(abs(eta - true) / true for eta, true in etas),
         eta_ratio=_median(eta / true for eta, true in etas),
         eta_count=len(etas),
+        without_done=sum(
+            r.ending is Ending.SERVED and r.ask.stream and not r.done for r in records
+        ),
         position_rises=sum(_rises(r) for r in records),
         texts=check_texts(records),
     )
@@ -160,6 +167,8 @@ def broken_laws(figures: Figures, *, one_line: bool = True) -> list[str]:
         broken.append(f"{cut} answers were cut off without an error")
     if figures.texts.bad:
         broken.append(f"texts: {figures.texts}")
+    if figures.without_done:
+        broken.append(f"{figures.without_done} streams ended without [DONE]")
     if one_line and figures.position_rises:
         broken.append(f"{figures.position_rises} times a place moved back")
     if server := figures.errors.get("server_error"):

@@ -26,7 +26,9 @@ LOOK_SECONDS = 0.1
 QUIET_LOOKS = 30
 SETTLE_LOOKS = 200
 """How long (20 s) after a storm something may still be held before it is called a leak."""
+NO_ANSWER = "no answer"
 IDLE_THREAD = "Trio thread "
+_LOOK_FAILED = (OSError, ConnectionEndedError, trio.TooSlowError)
 _EXPECTED_WORDS = re.compile(r"^Draining \d+ requests")
 
 
@@ -63,6 +65,8 @@ class Server:
 
     address: Address
     process: trio.Process | None = None
+    pid: int | None = None
+    """Where ``/proc`` shows it; None where that is not known."""
     said: list[str] = field(factory=list)
     """Its stderr, line by line."""
 
@@ -76,9 +80,17 @@ class Server:
         """``GET /status``; None where there is none."""
         try:
             code, body = await get(self.address, "/status")
-        except (OSError, ConnectionEndedError):
+        except _LOOK_FAILED:
             return None
         return body if code == 200 and isinstance(body, dict) and "active" in body else None
+
+    async def health(self) -> str:
+        """What ``GET /health`` says in a word or two, such as ``200 ok``."""
+        try:
+            code, body = await get(self.address, "/health")
+        except _LOOK_FAILED:
+            return NO_ANSWER
+        return f"{code} {body.get('status', '')}" if isinstance(body, dict) else str(code)
 
     async def holdings(self) -> Holdings:
         """What it holds now."""
@@ -113,10 +125,10 @@ class Server:
 
     def cpu_seconds(self) -> float | None:
         """Processor time that it has used so far."""
-        if self.process is None:
+        if self.pid is None:
             return None
         try:
-            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
         except OSError:
             return None
         user, system = stat.rpartition(")")[2].split()[11:13]
@@ -128,19 +140,24 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
 
     def _seen_from_outside(self) -> dict[str, Any]:
-        if self.process is None:
+        if self.pid is None:
             return {}
-        proc = Path("/proc") / str(self.process.pid)
+        proc = Path("/proc") / str(self.pid)
         try:
             lines = (proc / "status").read_text().splitlines()
             fields = dict(line.split(":", 1) for line in lines)
             return {
-                "threads": sum(not name.startswith(IDLE_THREAD) for name in _threads(proc)),
+                "threads": self._working_threads(proc),
                 "resident_mib": int(fields["VmRSS"].split()[0]) / 1024,
                 "sockets": sum(link.startswith("socket:") for link in _links(proc / "fd")),
             }
         except (OSError, KeyError, ValueError):
             return {}
+
+    def _working_threads(self, proc: Path) -> int | None:
+        if self.process is None:  # which threads of somebody else's server idle is not known
+            return None
+        return sum(not name.startswith(IDLE_THREAD) for name in _threads(proc))
 
 
 def _threads(proc: Path) -> Iterator[str]:
@@ -175,7 +192,7 @@ async def running(*flags: str) -> AsyncIterator[Server]:
         try:
             with trio.fail_after(START_SECONDS):
                 url = await _first(process, listening, said)
-            yield Server(Address.of(f"{url}/v1"), process, said)
+            yield Server(Address.of(f"{url}/v1"), process, process.pid, said)
         finally:
             with trio.CancelScope(shield=True):
                 await end(process)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import Factory, evolve, frozen
 from benchmarks.overload_suite.client import ask
 from benchmarks.overload_suite.http import Address
 from benchmarks.overload_suite.records import Ask, Ending
@@ -68,10 +68,12 @@ class CollectedTexts:
 
     model: str | None
     answers: Mapping[str, str]
+    fields: Mapping[str, Any] = Factory(dict)
+    """More fields of every request."""
 
     def ask(self, number: int, max_tokens: int, **more: Any) -> Ask:
         text = more.pop("text", None) or PROMPTS[number % len(PROMPTS)]
-        fields = {"temperature": 0, **more.pop("fields", {})}
+        fields = {"temperature": 0, **self.fields, **more.pop("fields", {})}
         return Ask(
             text=text,
             max_tokens=max_tokens,
@@ -82,13 +84,16 @@ class CollectedTexts:
         )
 
 
-async def collect(address: Address, model: str | None, max_tokens: int) -> CollectedTexts:
-    """Ask an idle server every prompt, one after the other."""
+async def collect(address: Address, texts: CollectedTexts, max_tokens: int) -> CollectedTexts:
+    """Ask an idle server every prompt, one after the other.
+
+    Raises:
+        RuntimeError: It did not answer one.
+    """
     answers = {}
-    empty = CollectedTexts(model, {})
     for number, prompt in enumerate(PROMPTS):
-        record = await ask(address, empty.ask(number, max_tokens))
+        record = await ask(address, texts.ask(number, max_tokens))
         if record.ending is not Ending.SERVED:
             raise RuntimeError(f"an idle server did not answer {prompt!r}: {record.error}")
         answers[prompt] = record.text
-    return CollectedTexts(model, answers)
+    return evolve(texts, answers=answers)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from benchmarks.overload_suite.bench import Bench
+from benchmarks.overload_suite.scenarios.abandon import abandon
 from benchmarks.overload_suite.scenarios.deadlines import deadlines
 from benchmarks.overload_suite.scenarios.drain import drain
 from benchmarks.overload_suite.scenarios.faults import faults
@@ -21,6 +22,7 @@ Scenario: TypeAlias = Callable[[Bench], Awaitable[None]]
 SCENARIOS: Mapping[str, Scenario] = {
     "load": load,
     "storm": storm,
+    "abandon": abandon,
     "slow": slow,
     "flood": flood,
     "deadlines": deadlines,

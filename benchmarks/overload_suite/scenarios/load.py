@@ -3,13 +3,21 @@
 Requests come as a Poisson process at some times the capacity, on connections of their own, and are
 sent whatever became of those before them. Who is refused does not come again. Each case has a fresh
 server, lasts ``--seconds``, and ends when everybody has been served: at twice the capacity the
-last in line waits for a whole waiting room.
+last in line waits for a whole waiting room. Meanwhile the server is asked every quarter of a second
+for its health, on a connection of its own.
 """
 
 from __future__ import annotations
 
-from benchmarks.overload_suite.bench import Bench
+import time
+
+import trio
+from benchmarks.overload_suite.bench import Bench, Trial
 from benchmarks.overload_suite.load import poisson
+from benchmarks.overload_suite.results import Spread
+from benchmarks.overload_suite.server import NO_ANSWER
+
+HEALTH_SECONDS = 0.25
 
 
 async def load(bench: Bench) -> None:
@@ -19,4 +27,22 @@ async def load(bench: Bench) -> None:
             trial.result.extra["capacity"] = round(trial.capacity, 2)
             trial.result.extra["factor"] = factor
             times = poisson(trial.capacity * factor, trial.begin(), trial.rng)
-            await trial.offer(times)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch_health, trial)
+                await trial.offer(times)
+                nursery.cancel_scope.cancel()
+
+
+async def _watch_health(trial: Trial) -> None:
+    """How long an answer to ``GET /health`` takes; for ever."""
+    taken: list[float] = []
+    extra = trial.result.extra
+    extra["health_unanswered"] = 0
+    while True:
+        began = time.monotonic()
+        if await trial.server.health() == NO_ANSWER:
+            extra["health_unanswered"] += 1
+        else:
+            taken.append(time.monotonic() - began)
+        extra["health_ms"] = Spread.of(taken)
+        await trio.sleep(HEALTH_SECONDS)
