@@ -42,5 +42,7 @@ class ForwardPass:
             return logits if self._keeps else logits[packed.wanted]
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
-        """:func:`.packing.pack`, then :meth:`run`."""
-        return self.run(pack(pool, pieces))
+        """:func:`.packing.pack`, then :meth:`run`; the logits come in the order of ``pieces``."""
+        packed = pack(pool, pieces)
+        rows = [piece.row for piece in packed.wanted_pieces]
+        return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]
