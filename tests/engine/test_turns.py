@@ -200,7 +200,7 @@ def test_the_youngest_is_paused_when_pages_run_out() -> None:
     turns = crowded()
     turn, outcomes = run(turns)
     assert turn == Turn((), (), (), (Decode(0, 7, 8),), {0: turn.table(0)})
-    assert outcomes == (StreamOutcome(1, (7,), Ending.LENGTH),)
+    assert outcomes == (StreamOutcome(2, paused=True), StreamOutcome(1, (7,), Ending.LENGTH))
     assert (turns.active, turns.paused) == (1, 1)
 
 
@@ -247,6 +247,15 @@ def test_a_paused_stream_can_be_cancelled() -> None:
     assert turns.paused == 1
     assert turns.cancel(2) == StreamOutcome(2, finished=Ending.CANCELLED)
     assert (turns.active, turns.paused) == (1, 0)
+
+
+def test_a_prompt_that_is_too_long_ends_alone() -> None:
+    """Law 8: a runner that was loaded anew may have less memory than the one that it was for."""
+    turns = Turns(1, 100, Blocks(2, 4))
+    outcome = turns.start(spec(1, prompt=9))
+    assert outcome is not None
+    assert (outcome.number, outcome.finished, turns.active) == (1, Ending.FAULT, 0)
+    assert turns.start(spec(2, prompt=8)) is None
 
 
 def test_a_stream_ends_where_the_memory_does() -> None:

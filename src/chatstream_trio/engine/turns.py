@@ -66,6 +66,8 @@ class StreamOutcome:
     fault: str | None = None
     cached_tokens: int = 0
     """Tokens of its prompt that did not have to be read."""
+    paused: bool = False
+    """Whether it had to give its memory back; it goes on later."""
 
 
 @define
@@ -129,6 +131,7 @@ class Turns:
     """By number, the oldest first."""
     _starts: int = field(default=0, init=False)
     _ended: list[int] = field(factory=list, init=False)
+    _pauses: list[StreamOutcome] = field(factory=list, init=False)
 
     @classmethod
     def of(cls, info: RunnerInfo, prefill_chunk: int) -> Turns:
@@ -146,21 +149,26 @@ class Turns:
         """Streams that have no room in the KV memory."""
         return sum(stream.table is None for stream in self._streams.values())
 
-    def start(self, spec: StreamSpec) -> None:
+    def start(self, spec: StreamSpec) -> StreamOutcome | None:
         """Give the stream a free row; its prefill begins with the next turn that has room for it.
+
+        Returns:
+            None, or how it ended at once: its prompt is too long for this runner.
 
         Raises:
             RuntimeError: No row is free. Seats are as many as rows, so somebody gave a seat back
-                too early (law 4). Or the prompt is too long for any stream.
+                too early (law 4).
         """
         taken = {stream.row for stream in self._streams.values()}
         row = next((row for row in range(self.rows) if row not in taken), None)
         if row is None:
             raise RuntimeError("no KV row is free for a stream that holds a seat")
         if len(spec.prompt) > self.max_model_len:
-            raise RuntimeError(f"a prompt of {len(spec.prompt)} tokens does not fit")
+            fault = f"a prompt of {len(spec.prompt)} tokens does not fit"
+            return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
         longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
         self._streams[spec.number] = _Stream(spec, row, list(spec.prompt), longest)
+        return None
 
     def cancel(self, number: int) -> StreamOutcome | None:
         """Let go of a stream. None when it is already over."""
@@ -192,10 +200,10 @@ class Turns:
         return Turn(ended, started, tuple(chunks), tuple(steps), tables)
 
     def settle(self, turn: Turn, result: TurnResult) -> tuple[StreamOutcome, ...]:
-        """Take the result of the planned turn: what every stream in it got."""
+        """Take the result of the planned turn: what came of every stream that had a part in it."""
         by_row = {stream.row: stream for stream in self._streams.values()}
         steps = {step.row: step for step in result.steps}
-        outcomes = []
+        outcomes, self._pauses = self._pauses, []
         for chunk in turn.prefill:
             stream = by_row[chunk.row]
             self._note(stream, chunk.stop)
@@ -230,6 +238,7 @@ class Turns:
         assert stream.table is not None
         self.blocks.release(stream.table)
         stream.table = None
+        self._pauses.append(StreamOutcome(stream.spec.number, paused=True))
 
     def _begin(self) -> tuple[Start, ...]:
         """Give blocks to those that have none, as long as there are enough for the oldest of them.

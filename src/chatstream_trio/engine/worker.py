@@ -84,7 +84,7 @@ def work(
         for command in commands:
             match command:
                 case StartStream(spec):
-                    turns.start(spec)
+                    let_go += filter(None, [turns.start(spec)])
                 case CancelStream(number):
                     let_go += filter(None, [turns.cancel(number)])
                 case Stop():
