@@ -12,6 +12,7 @@ NEEDS_TORCH = (
     "test_overload_demo_model.py",
     "engine/test_linears.py",
     "engine/test_loading.py",
+    "engine/test_paged.py",
     "engine/test_sampling.py",
     "engine/test_transformers_runner.py",
     "web/test_real_model.py",

@@ -19,7 +19,7 @@ from attrs import frozen
 from chatstream_trio.admission import Ticket
 from chatstream_trio.deadlines import Phases
 from chatstream_trio.engine.engine import Engine
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import (
     ChatStreamError,
     ContextTooLong,

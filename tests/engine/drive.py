@@ -23,7 +23,8 @@ from chatstream_trio.engine.runner import (
     Turn,
     TurnResult,
 )
-from chatstream_trio.engine.turns import StreamSpec, Turns
+from chatstream_trio.engine.streams import StreamSpec
+from chatstream_trio.engine.turns import Turns
 
 
 @frozen

@@ -11,11 +11,11 @@ from contract import MakeRunner, RunnerContract
 from drive import Drive, Paged, Stream, run_streams, run_turns
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
+from chatstream_trio.engine.batches import plan_groups
 from chatstream_trio.engine.budget import Budget
-from chatstream_trio.engine.packing import plan_groups
 from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
+from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.transformers_runner import TransformersRunner, make_runner
-from chatstream_trio.engine.turns import StreamSpec
 
 
 def runner_for(name: str, **given: Any) -> TransformersRunner:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from chatstream_trio.engine.blocks import Blocks
 from chatstream_trio.engine.runner import Decode, Prefill, Step, Turn, TurnResult
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec, Turns, split
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.turns import Turns, split
 
 ROW = 1_000_000
 """The size of a block that is a whole row."""

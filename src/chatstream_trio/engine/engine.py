@@ -20,7 +20,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.engine.runner import Runner, RunnerInfo
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.engine.worker import (
     CancelStream,
     Command,

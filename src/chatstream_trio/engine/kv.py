@@ -24,6 +24,8 @@ class LayerShape:
     dtype: torch.dtype
     window: int | None = None
     """A query sees this many positions, its own included; None: all of them."""
+    softcap: float | None = None
+    """What its scores are capped to, softly."""
 
     @property
     def bytes_per_token(self) -> int:

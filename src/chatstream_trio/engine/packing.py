@@ -2,108 +2,25 @@
 
 Each layer's new keys and values are stored in the pool; then each token sees its own row up to its
 own position. Two kinds of work: rows that bring a single token are stacked into a few padded
-batches (:func:`plan_groups`); rows that bring a chunk of a prompt are done one after the other.
+batches (:mod:`.batches`); rows that bring a chunk of a prompt are done one after the other.
 Where a block of the pool is a whole row, a batch is a slice of the pool; where blocks are pages, it
-is gathered from them.
+is gathered from them, unless torch has a kernel for pages (:mod:`.paged`).
 Grouped-query attention is done by folding the queries that share a key head into the query
 dimension, ``[batch, kv_heads, group * tokens, dim]``: no key is ever repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define
 
 from chatstream_trio.engine.attention import LayerCall, additive_mask, softmax_attention
+from chatstream_trio.engine.batches import Batch, Piece, make_batches, tables_of
 from chatstream_trio.engine.kv import KvPool
-
-
-@frozen
-class Piece:
-    """Some tokens of one row, at consecutive positions from ``start`` on."""
-
-    row: int
-    start: int
-    tokens: Sequence[int]
-    wanted: bool = True
-    """Whether somebody wants the logits after the last token."""
-    table: tuple[int, ...] = Factory(lambda self: (self.row,), takes_self=True)
-    """The row's blocks in the pool, in the order of positions."""
-
-    @property
-    def stop(self) -> int:
-        """The length of the row, once these tokens are in it."""
-        return self.start + len(self.tokens)
-
-
-def plan_groups(
-    rows: Sequence[int], lengths: Sequence[int], overhead: int
-) -> list[tuple[int, int]]:
-    """Cut single-token rows into padded batches: ``(first, last)`` indices, ``last`` exclusive.
-
-    A batch reads ``(highest row - lowest row + 1) * longest`` positions, and costs as much as
-    ``overhead`` more; the sum is made minimal. ``rows`` (places in the pool) ascend. The search is
-    quadratic, and so looks at no more than 32 rows at once.
-    """
-    best = [0] + [1 << 62] * len(rows)
-    cut = [0] * (len(rows) + 1)
-    for last in range(1, len(rows) + 1):
-        longest = 0
-        for first in range(last - 1, max(-1, last - 33), -1):
-            longest = max(longest, lengths[first])
-            cost = best[first] + overhead + (rows[last - 1] - rows[first] + 1) * longest
-            if cost < best[last]:
-                best[last], cut[last] = cost, first
-    groups: list[tuple[int, int]] = []
-    last = len(rows)
-    while last:
-        groups.append((cut[last], last))
-        last = cut[last]
-    return groups[::-1]
-
-
-@define
-class _Group:
-    """Rows with one token each: ``first`` and ``last`` count packed tokens."""
-
-    first: int
-    last: int
-    low: int
-    high: int
-    """The pool's blocks from ``low`` to ``high``, where they are whole rows; else 0 and a count."""
-    numbers: list[list[int]]
-    """The lengths, slots and tables below, on their way to the device."""
-    lengths_on_device: torch.Tensor = field(init=False)
-    slots: torch.Tensor | None = field(init=False)
-    """Packed token -> place in the batch, where there are gaps between the rows."""
-    tables: torch.Tensor | None = field(init=False)
-    """``[rows, blocks]``, where blocks are pages."""
-
-    @classmethod
-    def make(cls, pool: KvPool, single: Sequence[Piece], cut: tuple[int, int]) -> _Group:
-        """Those of ``single`` that are within ``cut``."""
-        pieces = single[cut[0] : cut[1]]
-        places = list(range(len(pieces))) if pool.paged else [piece.table[0] for piece in pieces]
-        low, high = places[0], places[-1] + 1
-        lengths = [1] * (high - low)
-        for place, piece in zip(places, pieces, strict=True):
-            lengths[place - low] = piece.stop
-        numbers = [lengths, [place - low for place in places], _tables(pool, pieces)]
-        return cls(*cut, low, high, numbers)
-
-    @property
-    def lengths(self) -> list[int]:
-        """For each place from ``low`` to ``high``; 1 for a block that is not part of it."""
-        return self.numbers[0]
-
-    def arrive(self, tensors: Iterator[torch.Tensor]) -> None:
-        """Its numbers are on the device."""
-        self.lengths_on_device, slots, tables = (next(tensors) for _ in self.numbers)
-        self.slots = None if self.high - self.low == self.last - self.first else slots
-        self.tables = tables.view(len(self.lengths), -1) if len(tables) else None
+from chatstream_trio.engine.paged import Kernel, Paged
 
 
 @define
@@ -124,20 +41,25 @@ class Packed:
     wanted: torch.Tensor
     """Indices of the packed tokens whose logits are wanted, ``[n]``."""
     wanted_pieces: list[Piece]
-    groups: list[_Group]
+    groups: list[Batch]
     chunks: list[tuple[int, Piece, torch.Tensor | None]]
     """``(index of the first packed token, piece, its blocks [1, n] where they are pages)``"""
+    paged: Paged | None = None
+    """Does all of it, where there is a kernel for pages; ``groups`` and ``chunks`` are empty."""
     _masks: dict[tuple[Any, ...], torch.Tensor | None] = Factory(dict)
 
     def attend(self, call: LayerCall) -> torch.Tensor:
         """Store the new keys and values, then attend; ``[T, heads, value_dim]`` out."""
         key, value = call.key.transpose(0, 1), call.value.transpose(0, 1)
         self.pool.write(call.layer, self.blocks, self.offsets, key, value)
+        if self.paged is not None:
+            pool = self.pool
+            return self.paged.attend(call, pool.keys[call.layer], pool.values[call.layer])
         done = [self._attend_group(group, call) for group in self.groups]
         done += [self._attend_chunk(*chunk, call) for chunk in self.chunks]
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _attend_group(self, group: _Group, call: LayerCall) -> torch.Tensor:
+    def _attend_group(self, group: Batch, call: LayerCall) -> torch.Tensor:
         """One token for each row: ``[last - first, heads, value_dim]``."""
         keys, values = self.pool.keys[call.layer], self.pool.values[call.layer]
         heads, kv_heads = call.query.shape[0], keys.shape[1]
@@ -189,7 +111,7 @@ class Packed:
         span = slice(since - first * size, stop - first * size)
         return keys[:, :, span], values[:, :, span]
 
-    def _group_mask(self, group: _Group, call: LayerCall, since: int, longest: int) -> torch.Tensor:
+    def _group_mask(self, group: Batch, call: LayerCall, since: int, longest: int) -> torch.Tensor:
         """``[rows, 1, 1, longest - since]``, added to the scores; made once for all layers."""
         which = ("group", group.first, call.window, call.query.dtype)
         if (mask := self._masks.get(which)) is None:
@@ -215,26 +137,66 @@ class Packed:
         return mask
 
 
-def pack(pool: KvPool, pieces: Sequence[Piece]) -> Packed:
+def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) -> Packed:
     """Pack a turn's tokens: single tokens first, then chunks. One copy to the device.
 
     Args:
         pool: The pool that the blocks of ``pieces`` belong to.
         pieces: At least one; no row twice.
+        kernel: For pages, if there is one.
     """
     single = [p for p in pieces if len(p.tokens) == 1]
     single.sort(key=lambda piece: piece.stop if pool.paged else piece.table[0])
     chunks = [p for p in pieces if len(p.tokens) > 1]
+    ordered = [*single, *chunks]
+    flat = _flatten(pool, ordered)
+    groups, paged = [], None
+    if kernel is not None:
+        counts, stops = [len(p.tokens) for p in ordered], [p.stop for p in ordered]
+        paged, chunks = Paged(kernel, counts, stops, tables_of(pool, ordered)), []
+        flat += paged.numbers
+    else:
+        groups = make_batches(pool, single)
+        flat += [part for group in groups for part in group.numbers]
+        flat += [tables_of(pool, [piece]) for piece in chunks]
+    on_device = torch.tensor([number for part in flat for number in part]).to(pool.device)
+    tensors = iter(on_device.split([len(part) for part in flat]))
+    ids, positions, rows, blocks, offsets, wanted = (next(tensors) for _ in range(6))
+    for part in (paged, *groups):
+        if part is not None:
+            part.arrive(tensors)
+    first, starts = len(single), []
+    for piece in chunks:
+        table = next(tensors)
+        starts.append((first, piece, table[None] if len(table) else None))
+        first += len(piece.tokens)
+    asked = [piece for piece in ordered if piece.wanted]
+    return Packed(
+        pool,
+        ids[None],
+        positions[None],
+        rows,
+        blocks,
+        offsets,
+        wanted,
+        asked,
+        groups,
+        starts,
+        paged,
+    )
+
+
+def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:
+    """Ids, positions, rows, blocks and offsets of the tokens; and the last token of each piece
+    whose logits are wanted. The pool is told of what will be written."""
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
     blocks: list[int] = []
     offsets: list[int] = []
     wanted: list[int] = []
-    starts: list[int] = []
-    for piece in (*single, *chunks):
+    for piece in pieces:
         pool.reserve(piece.table, piece.start, piece.stop)
-        starts.append(len(ids))
         ids.extend(piece.tokens)
         span = range(piece.start, piece.stop)
         positions.extend(span)
@@ -243,47 +205,4 @@ def pack(pool: KvPool, pieces: Sequence[Piece]) -> Packed:
         offsets.extend(at % pool.block_size for at in span)
         if piece.wanted:
             wanted.append(len(ids) - 1)
-    overhead = 256 if pool.device.type == "cpu" else 16_384
-    places = range(len(single)) if pool.paged else [piece.table[0] for piece in single]
-    cuts = plan_groups(places, [piece.stop for piece in single], overhead)
-    groups = [_Group.make(pool, single, cut) for cut in cuts]
-    parts = [ids, positions, rows, blocks, offsets, wanted]
-    parts += [part for group in groups for part in group.numbers]
-    parts += [_tables(pool, [piece]) for piece in chunks]
-    on_device = torch.tensor([number for part in parts for number in part]).to(pool.device)
-    tensors = iter(on_device.split([len(part) for part in parts]))
-    packed = Packed(
-        pool=pool,
-        ids=next(tensors)[None],
-        positions=next(tensors)[None],
-        rows=next(tensors),
-        blocks=next(tensors),
-        offsets=next(tensors),
-        wanted=next(tensors),
-        wanted_pieces=[piece for piece in (*single, *chunks) if piece.wanted],
-        groups=groups,
-        chunks=[],
-    )
-    for group in groups:
-        group.arrive(tensors)
-    for start, piece in zip(starts[len(single) :], chunks, strict=True):
-        table = next(tensors)
-        packed.chunks.append((start, piece, table[None] if len(table) else None))
-    return packed
-
-
-def _tables(pool: KvPool, pieces: Sequence[Piece]) -> list[int]:
-    """The tables of some rows, one after the other and equally long; nothing without pages.
-
-    What is too short is padded with a block of its own: that is masked, and must be finite, which a
-    block that nothing was written to yet need not be.
-    """
-    if not pool.paged:
-        return []
-    used = [-(-piece.stop // pool.block_size) for piece in pieces]
-    width = max(used)
-    padded = [
-        piece.table[:own] + piece.table[:1] * (width - own)
-        for own, piece in zip(used, pieces, strict=True)
-    ]
-    return [block for table in padded for block in table]
+    return [ids, positions, rows, blocks, offsets, wanted]

@@ -14,12 +14,12 @@ from attrs import evolve
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine import attention, devices, linears, loading, support
+from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Wish, cut
 from chatstream_trio.engine.checks import check_turn
 from chatstream_trio.engine.forward import ForwardPass
 from chatstream_trio.engine.kv import KvPool, bytes_per_token
-from chatstream_trio.engine.packing import Piece, pack
 from chatstream_trio.engine.runner import Prefill, RunnerInfo, Start, Step, Turn, TurnResult
 from chatstream_trio.engine.sampling import FAULT, Sampler
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError
@@ -77,7 +77,7 @@ class TransformersRunner:
         ]
         if not pieces:
             return TurnResult()
-        packed = pack(self._pool, pieces)
+        packed = self._forward.pack(self._pool, pieces)
         logits = self._forward.run(packed)
         self._sampler.feed(packed.rows, packed.positions[0], packed.ids[0])
         wanted = packed.wanted_pieces
@@ -211,6 +211,8 @@ def make_runner(
         vocab_size = min(vocab_size, width)
         capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
         length, paged = capacity.max_model_len, capacity.paged
+        if paged:
+            forward.kernel = support.find_kernel(layers, capacity.block_size, device)
         support.check_layers(model.config, layers, length)
         small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
         tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}

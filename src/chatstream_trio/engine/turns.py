@@ -15,102 +15,20 @@ oldest. The oldest of all never waits and always ends; this is why there is no l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, define, evolve, field
 
 from chatstream_trio.engine.blocks import Blocks, Table
 from chatstream_trio.engine.runner import (
-    GREEDY,
     Decode,
     Prefill,
     RunnerInfo,
-    Sampling,
     Start,
     Step,
     Turn,
     TurnResult,
 )
-
-
-class Ending(Enum):
-    """How a stream came to its end."""
-
-    STOP = "stop"
-    """End of sequence, or a stop token."""
-    LENGTH = "length"
-    """``max_tokens`` were produced."""
-    CANCELLED = "cancelled"
-    FAULT = "fault"
-
-
-@frozen
-class StreamSpec:
-    """What the engine must know to run one stream. ``number`` is unique for the engine's life."""
-
-    number: int
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling = GREEDY
-    stop_token_ids: frozenset[int] = frozenset()
-    """Tokens that end the stream, end of sequence among them. They are not part of the answer."""
-
-
-@frozen
-class StreamOutcome:
-    """What one stream got out of a turn. With ``finished`` set, its row is free again."""
-
-    number: int
-    tokens: tuple[int, ...] = ()
-    finished: Ending | None = None
-    fault: str | None = None
-    cached_tokens: int = 0
-    """Tokens of its prompt that did not have to be read."""
-    paused: bool = False
-    """Whether it had to give its memory back; it goes on later."""
-
-
-@define
-class _Stream:
-    spec: StreamSpec
-    row: int
-    text: list[int]
-    """Its prompt, and what it has said."""
-    longest: int
-    """Tokens that the text may come to have."""
-    goal: int = 0
-    """So much of the text is read as a prompt; the rest is fed token by token."""
-    read: int = 0
-    """Tokens of the text that are in the KV memory."""
-    table: Table | None = None
-    """Its blocks. None: it is paused, or has not begun."""
-    told: bool = False
-    """Whether the runner has heard of it."""
-    cached: int = 0
-    """Prompt tokens that were in the KV memory when it began."""
-
-    @property
-    def produced(self) -> int:
-        return len(self.text) - len(self.spec.prompt)
-
-    @property
-    def decodes(self) -> bool:
-        return self.table is not None and self.read >= self.goal
-
-    def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
-        """Take new tokens up to the first that ends the stream."""
-        kept: list[int] = []
-        ending = None
-        for token in tokens:
-            if token in self.spec.stop_token_ids:
-                ending = Ending.STOP
-                break
-            kept.append(token)
-            self.text.append(token)
-            if len(self.text) >= self.longest:
-                ending = Ending.LENGTH
-                break
-        return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)
+from chatstream_trio.engine.streams import Ending, Stream, StreamOutcome, StreamSpec
 
 
 @define
@@ -127,7 +45,7 @@ class Turns:
     blocks: Blocks
     max_model_len: int = Factory(lambda self: self.blocks.count * self.blocks.size, takes_self=True)
     """A stream ends when its text is so long. All blocks together have room for one at least."""
-    _streams: dict[int, _Stream] = field(factory=dict, init=False)
+    _streams: dict[int, Stream] = field(factory=dict, init=False)
     """By number, the oldest first."""
     _starts: int = field(default=0, init=False)
     _ended: list[int] = field(factory=list, init=False)
@@ -167,7 +85,7 @@ class Turns:
             fault = f"a prompt of {len(spec.prompt)} tokens does not fit"
             return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
         longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
-        self._streams[spec.number] = _Stream(spec, row, list(spec.prompt), longest)
+        self._streams[spec.number] = Stream(spec, row, list(spec.prompt), longest)
         return None
 
     def cancel(self, number: int) -> StreamOutcome | None:
@@ -216,7 +134,7 @@ class Turns:
 
     # ---- Room
 
-    def _placed(self) -> list[_Stream]:
+    def _placed(self) -> list[Stream]:
         """The streams that have blocks, the oldest first."""
         return [stream for stream in self._streams.values() if stream.table is not None]
 
@@ -234,7 +152,7 @@ class Turns:
                 self._pause(placed.pop())
         return len(placed) < before
 
-    def _pause(self, stream: _Stream) -> None:
+    def _pause(self, stream: Stream) -> None:
         assert stream.table is not None
         self.blocks.release(stream.table)
         stream.table = None
@@ -257,11 +175,11 @@ class Turns:
             growing += self._grows(stream)
         return tuple(starts)
 
-    def _grows(self, stream: _Stream) -> bool:
+    def _grows(self, stream: Stream) -> bool:
         assert stream.table is not None
         return self.blocks.needed(stream.longest) > len(stream.table.blocks)
 
-    def _start(self, stream: _Stream, table: Table) -> Start:
+    def _start(self, stream: Stream, table: Table) -> Start:
         if not stream.told:
             stream.cached = table.kept
         self._starts += 1
@@ -278,12 +196,12 @@ class Turns:
 
     # ---- What became of them
 
-    def _note(self, stream: _Stream, read: int) -> None:
+    def _note(self, stream: Stream, read: int) -> None:
         assert stream.table is not None
         stream.read = read
         self.blocks.fill(stream.table, stream.text, read)
 
-    def _take(self, stream: _Stream, step: Step | None) -> StreamOutcome:
+    def _take(self, stream: Stream, step: Step | None) -> StreamOutcome:
         if step is None or not (step.tokens or step.fault):
             step = Step(stream.row, fault="the runner gave this stream no token")
         if step.fault is not None:

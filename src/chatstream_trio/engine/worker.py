@@ -15,7 +15,8 @@ from typing import TypeAlias
 from attrs import frozen
 
 from chatstream_trio.engine.runner import Runner, RunnerLost, Step, Turn, TurnResult
-from chatstream_trio.engine.turns import StreamOutcome, StreamSpec, Turns, split
+from chatstream_trio.engine.streams import StreamOutcome, StreamSpec
+from chatstream_trio.engine.turns import Turns, split
 
 
 @frozen
