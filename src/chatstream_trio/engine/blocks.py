@@ -107,6 +107,8 @@ class Blocks:
     def grow(self, table: Table, length: int) -> bool:
         """Give the table blocks for ``length`` tokens; False if there are not enough of them."""
         more = self.needed(length) - len(table.blocks)
+        if more <= 0:
+            return True
         if more > len(self._free):
             return False
         table.blocks += tuple(self._clear(self._oldest()) for _ in range(more))

@@ -201,8 +201,12 @@ def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:
         span = range(piece.start, piece.stop)
         positions.extend(span)
         rows.extend([piece.row] * len(span))
-        blocks.extend(piece.table[at // pool.block_size] for at in span)
-        offsets.extend(at % pool.block_size for at in span)
+        if len(piece.table) == 1:
+            blocks.extend(piece.table * len(span))
+            offsets.extend(span)
+        else:
+            blocks.extend(piece.table[at // pool.block_size] for at in span)
+            offsets.extend(at % pool.block_size for at in span)
         if piece.wanted:
             wanted.append(len(ids) - 1)
     return [ids, positions, rows, blocks, offsets, wanted]

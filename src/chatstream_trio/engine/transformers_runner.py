@@ -238,6 +238,8 @@ def make_runner(
         notes.append(f"compute threads: {torch.get_num_threads()}")
     kind = f"{str(dtype).removeprefix('torch.')}{', packed weights' if packed else ''}"
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
+    if paged:
+        notes.append(f"pages are {'read by torch' if forward.kernel else 'gathered for attention'}")
     info = RunnerInfo(
         model=model_id,
         device=str(device),
