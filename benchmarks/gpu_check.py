@@ -50,32 +50,41 @@ def random_model(shape: dict[str, Any], dtype: torch.dtype, device: str) -> PreT
     return AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
 
 
+def tables(runner: TransformersRunner) -> dict[int, tuple[int, ...]]:
+    """Pages for every row, which are not neighbours."""
+    rows = runner.info.rows
+    pages = -(-runner.info.max_model_len // runner.info.block_size)
+    return {row: tuple(range(row, rows * pages, rows)) for row in range(rows)}
+
+
 def run(
     runner: TransformersRunner, texts: list[tuple[int, ...]], tokens: int
 ) -> tuple[list[list[int]], float]:
     """The answers of streams that start together, and tokens per second of decoding alone."""
     start = tuple(Start(row, text) for row, text in enumerate(texts))
     read = tuple(Prefill(row, 0, len(text)) for row, text in enumerate(texts))
-    steps = runner.run_turn(Turn(started=start, prefill=read)).steps
+    pages = tables(runner)
+    steps = runner.run_turn(Turn(started=start, prefill=read, tables=pages)).steps
     said: list[list[int]] = [[] for _ in texts]
     begin = time.perf_counter()
     for number in range(tokens):
         for step in steps:
             said[step.row].extend(step.tokens)
         decode = tuple(Decode(s.row, s.tokens[0], len(texts[s.row]) + number) for s in steps)
-        steps = runner.run_turn(Turn(decode=decode)).steps
+        steps = runner.run_turn(Turn(decode=decode, tables=pages)).steps
     return said, len(texts) * tokens / (time.perf_counter() - begin)
 
 
 def check(device: str) -> None:
     """Greedy answers of ragged streams against ``generate()``, in float32."""
     model = random_model(SMALL, torch.float32, device)
-    texts = [tuple((11 * i + 7 * k) % 499 for i in range(3 + 9 * k)) for k in range(6)]
+    lengths = (3, 12, 21, 240, 256, 500)  # within a page, to its end, and across
+    texts = [tuple((11 * i + 7 * k) % 499 for i in range(n)) for k, n in enumerate(lengths)]
     expected = []
     for text in texts:
         ids = torch.tensor([text], device=device)
         expected.append(model.generate(ids, max_new_tokens=40, do_sample=False)[0, ids.shape[1] :])
-    runner = make_runner(model, model_id="small", rows=8, max_model_len=256)
+    runner = make_runner(model, model_id="small", rows=8, max_model_len=640)
     said, _ = run(runner, texts, 40)
     for text, answer, wanted in zip(texts, said, expected, strict=True):
         if answer != wanted.tolist():

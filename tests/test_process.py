@@ -131,6 +131,7 @@ def test_what_is_left_is_cut_with_an_error_event(flags: tuple[str, str]) -> None
     [
         (("--port", "99999"), "port must be from 0 to 65535"),
         (("--max-active", "0"), "max_active must be from 1"),
+        (("--kv-memory", "plenty"), "kv_memory must be a size such as 2GiB"),
         (("--max-active", "two"), "--max-active"),
         (("--no-such-flag",), "no-such-flag"),
         (("--model", "/no/such/model"), "no model folder at '/no/such/model'"),

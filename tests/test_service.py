@@ -236,6 +236,46 @@ async def test_the_seat_stays_taken_until_the_engine_lets_go() -> None:
         may_go_on.release(1000)
 
 
+SMALL = {"max_model_len": 32, "block_size": 8, "blocks": 4}
+"""Memory in which two answers of 16 words do not fit at once."""
+
+
+async def test_a_paused_stream_keeps_its_seat_and_says_the_same(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """When pages run out the younger stream waits; its client notices a gap and nothing else."""
+    async with open_house(**SMALL) as chat:
+        first, second = await seat(nursery, chat, "one two", "three four", max_tokens=16)
+        states = set()
+        while not first.over.is_set():
+            await trio.sleep(TURN)
+            status = chat.status()
+            state = [stream.state.value for stream in status.streams]
+            states.add((status.admission.active, *state, status.engine.kv_rows))
+        assert (2, "decoding", "paused", 1) in states
+        await second.over.wait()
+        assert (first.text, second.text) == ("one two " * 8, "three four " * 8)
+        times = [time for time, event in second.events if isinstance(event, Text)]
+        assert max(b - a for a, b in itertools.pairwise(times)) > 2 * TURN
+        assert second.finished.usage.completion_tokens == 16
+        await trio.sleep(TURN)
+        assert_empty(chat)
+
+
+async def test_a_paused_stream_can_leave(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Law 9: its seat is free within one turn."""
+    async with open_house(**SMALL) as chat:
+        (first,) = await seat(nursery, chat, "one two", max_tokens=27)
+        (second,) = await seat(nursery, chat, "three four", max_tokens=16)
+        while not chat.status().engine.paused:
+            await trio.sleep(TURN)
+        second.scope.cancel()
+        await trio.sleep(TURN)
+        status = chat.status()
+        assert (status.admission.active, status.engine.paused) == (1, 0)
+        await first.over.wait()
+
+
 async def test_cancel_by_id_says_how_it_ended(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -19,7 +19,7 @@ from attrs import frozen
 from chatstream_trio.admission import Ticket
 from chatstream_trio.deadlines import Phases
 from chatstream_trio.engine.engine import Engine
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import (
     ChatStreamError,
     ContextTooLong,
@@ -40,6 +40,8 @@ class GenerationState(Enum):
     WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
+    PAUSED = "paused"
+    """It had to give its KV memory back, keeps its seat, and goes on later."""
     ENDED = "ended"
 
 
@@ -91,6 +93,7 @@ class Generation:
         self._max_tokens = 0
         self._completion_tokens = 0
         self._cached_tokens = 0
+        self._paused = False
         self._born = trio.current_time()
         # What the reader has not taken yet:
         self._position_told: int | None = None
@@ -181,6 +184,9 @@ class Generation:
     def _take_tokens(self, outcome: StreamOutcome) -> None:
         assert self._prompt is not None
         self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
+        if self._paused != outcome.paused:
+            self._paused = outcome.paused
+            self._on_change()
         for token in outcome.tokens:
             self._completion_tokens += 1
             if self._completion_tokens == 1:
@@ -313,6 +319,8 @@ class Generation:
             return GenerationState.ENDED
         if not self._seated:
             return GenerationState.WAITING
+        if self._paused:
+            return GenerationState.PAUSED
         return GenerationState.DECODING if self._completion_tokens else GenerationState.PREFILLING
 
     def status(self) -> GenerationStatus:

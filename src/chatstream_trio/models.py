@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Runner, RunnerLost
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
 from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, SettingsError
@@ -122,6 +123,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             rows=settings.max_active,
             max_model_len=settings.max_model_len,
             threads=settings.threads,
+            kv_memory=Budget.parse(settings.kv_memory),
             progress=progress,
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from chatstream_trio.engine.budget import Budget
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.request import Timeouts
 
@@ -38,6 +39,10 @@ def _one_of(*patterns: str) -> Callable[[Any, Attribute[Any], str], None]:
             )
 
     return check
+
+
+def _memory(_: object, __: Attribute[Any], value: str) -> None:
+    Budget.parse(value)
 
 
 @frozen(kw_only=True)
@@ -73,6 +78,10 @@ class Settings:
 
     max_model_len: int | None = field(default=None, validator=_in_range(2))
     """Tokens of prompt and answer together. Default: the model's context, if memory allows."""
+
+    kv_memory: str = field(default="50%", validator=_memory)
+    """Memory for keys and values, such as 2GiB or 500MB, or a share of what is free once the model
+    is loaded, such as 50%."""
 
     drain_seconds: float = field(default=10.0, validator=_in_range(0, 86_400))
     """How long running streams may finish after SIGTERM."""

@@ -224,3 +224,50 @@ class RunnerContract:
         for _ in range(2):
             steps = used.run_turn(turn).steps
             assert {step.row: list(step.tokens) for step in steps} == expected
+
+    @pytest.mark.parametrize("sampling", MIXED)
+    def test_a_stream_goes_on_after_a_pause(
+        self, make_runner: MakeRunner, sampling: Sampling
+    ) -> None:
+        """Read again with what it has said, in another row or in its own, it says what it would
+        have said: the same tokens from the same numbers, penalised for the same past."""
+        runner = make_runner(rows=3, max_model_len=64)
+        stream = Stream((3, 1, 4, 1, 5, 9, 2, 6), tokens=20, sampling=sampling)
+        expected = run_streams(runner, stream)[0]
+        for row, said in ((0, 1), (1, 9), (1, 14)):
+            text = (*stream.prompt, *expected[:said])
+            start = Start(row, text, sampling, stream=100 + said, said=said)
+            turn = Turn(started=(start,), prefill=(Prefill(row, 0, len(text)),))
+            answer = [runner.run_turn(turn).steps[0].tokens[0]]
+            for position in range(len(text), len(text) + 5):
+                decode = Decode(row, answer[-1], position)
+                answer += runner.run_turn(Turn(decode=(decode,))).steps[0].tokens
+            assert answer == expected[said : said + 6]
+
+    def test_full_pages_can_be_shared(self, make_runner: MakeRunner) -> None:
+        """Two streams that begin alike have the same pages for it, and go on each by itself, also
+        when they are one token apart at a page's end."""
+        one, other = (make_runner(rows=4, max_model_len=64) for _ in range(2))
+        size = one.info.block_size
+        if size >= 64:
+            pytest.skip("a block is a whole row")
+        begin = tuple(1 + i % 7 for i in range(2 * size))
+        first, second = (*begin, 3, 4, 5), (*begin, 8)
+        expected = [run_streams(other, Stream(text, tokens=9))[0] for text in (first, second)]
+        tables = {0: (5, 2, 7, 0), 1: (5, 2, 3, 6)}
+        started = (Start(0, first, stream=1),)
+        turn = Turn((), started, (Prefill(0, 0, len(first)),), tables=tables)
+        said = [list(one.run_turn(turn).steps[0].tokens), []]
+        started = (Start(1, second, kept=2 * size, stream=2),)
+        decode = (Decode(0, said[0][-1], len(first)),)
+        turn = Turn((), started, (Prefill(1, 2 * size, len(second)),), decode, tables)
+        for number in range(8):
+            for _ in range(2):  # a turn may be run again
+                steps = {step.row: step.tokens for step in one.run_turn(turn).steps}
+            said = [[*said[row], *steps[row]] for row in range(2)]
+            decode = (
+                Decode(0, said[0][-1], len(first) + number + 1),
+                Decode(1, said[1][-1], len(second) + number),
+            )
+            turn = Turn(decode=decode, tables=tables)
+        assert said == [expected[0], expected[1][:8]]

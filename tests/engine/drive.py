@@ -2,25 +2,29 @@
 
 It does what the real engine does and nothing else: hand out rows, cut prompts into chunks, feed
 each token back. When streams start, how long their chunks are and which rows they get is the test's
-choice.
+choice. :func:`run_turns` is the real turn loop, without its thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from chatstream_trio.engine.runner import (
     GREEDY,
     Decode,
     Prefill,
     Runner,
+    RunnerInfo,
     Sampling,
     Start,
     Step,
     Turn,
+    TurnResult,
 )
+from chatstream_trio.engine.streams import StreamSpec
+from chatstream_trio.engine.turns import Turns
 
 
 @frozen
@@ -156,3 +160,75 @@ def _by_row(steps: Sequence[Step]) -> dict[int, Step]:
 def run_streams(runner: Runner, *streams: Stream, twice: bool = False) -> list[list[int]]:
     """The tokens of each stream, in the order given."""
     return Drive(runner, streams, twice).run()
+
+
+@define
+class Paged:
+    """A runner of pages, for tests that know only rows: each row has pages of its own.
+
+    They are not neighbours, and those of the odd rows are in descending order.
+    """
+
+    runner: Runner
+
+    @property
+    def info(self) -> RunnerInfo:
+        """The runner's."""
+        return self.runner.info
+
+    def table(self, row: int) -> tuple[int, ...]:
+        """The pages of a row."""
+        rows, pages = self.info.rows, -(-self.info.max_model_len // self.info.block_size)
+        table = tuple(range(row, rows * pages, rows))
+        return table[::-1] if row % 2 else table
+
+    def run_turn(self, turn: Turn) -> TurnResult:
+        """With tables for the rows that have none."""
+        work = (*turn.started, *turn.prefill, *turn.decode)
+        tables = {item.row: self.table(item.row) for item in work}
+        return self.runner.run_turn(evolve(turn, tables={**tables, **turn.tables}))
+
+
+@define
+class Loop:
+    """What :func:`run_turns` saw."""
+
+    texts: dict[int, list[int]] = field(factory=dict)
+    """By the stream's number."""
+    cached: dict[int, int] = field(factory=dict)
+    paused: int = 0
+    """Times that a stream had to wait after it had begun."""
+    turns: int = 0
+
+
+def run_turns(
+    runner: Runner,
+    specs: Sequence[StreamSpec],
+    *,
+    chunk: int = 16,
+    every: int = 1,
+    check: Callable[[Turns, Turn], None] = lambda turns, turn: None,
+) -> Loop:
+    """The real turn loop; a stream arrives every so many turns, as soon as a row is free.
+
+    ``check`` is called after each turn has run, before it is settled.
+    """
+    turns, loop = Turns.of(runner.info, chunk), Loop()
+    waiting, begun = list(specs), set[int]()
+    while waiting or turns.active:
+        if waiting and turns.active < runner.info.rows and loop.turns % every == 0:
+            turns.start(waiting.pop(0))
+        loop.turns += 1
+        if (turn := turns.plan()) is None:
+            continue
+        loop.paused += len(begun.intersection(start.row for start in turn.started))
+        begun -= set(turn.ended)
+        begun |= {start.row for start in turn.started}
+        result = runner.run_turn(turn)
+        check(turns, turn)
+        for outcome in turns.settle(turn, result):
+            assert outcome.fault is None, outcome
+            loop.texts.setdefault(outcome.number, []).extend(outcome.tokens)
+            loop.cached[outcome.number] = outcome.cached_tokens
+    assert turns.blocks.free == runner.info.blocks
+    return loop

@@ -14,7 +14,7 @@ from chatstream_trio.engine import engine as engine_module
 from chatstream_trio.engine.engine import Engine, EngineState, RunnerFailed
 from chatstream_trio.engine.runner import RunnerLost, Turn
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import EngineFailed, Loading
 
 GUARD = 20.0

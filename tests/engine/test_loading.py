@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from chatstream_trio.engine import support
+from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.engine.transformers_runner import load_runner, make_runner
 from chatstream_trio.errors import (
@@ -202,6 +203,8 @@ def test_a_window_that_a_layer_does_not_name_is_refused() -> None:
         ({"device": "cuda:99"}, "device"),
         ({"device": "toaster"}, "device"),
         ({"dtype": "int8"}, "dtype"),
+        ({"kv_memory": Budget.parse("10kB")}, "kv_memory"),
+        ({"kv_memory": Budget.parse("10kB"), "max_model_len": 100}, "kv_memory"),
     ],
 )
 def test_wrong_settings_are_named(
@@ -219,3 +222,13 @@ def test_the_context_shrinks_to_what_memory_allows(monkeypatch: pytest.MonkeyPat
     runner = make_runner(tiny("llama"), model_id="m", rows=8, threads=1)
     assert runner.info.max_model_len == 500_000 // (8 * 2 * 2 * 48 * 4)
     assert any("of 128" in note for note in runner.info.notes)
+
+
+def test_a_budget_for_the_kv_memory_is_kept_and_said() -> None:
+    """In bytes it is no matter what is free; the note says what it came to."""
+    budget = Budget.parse(str(2 * 2 * 48 * 4 * 8 * 100))
+    runner = make_runner(tiny("llama"), model_id="m", rows=8, threads=1, kv_memory=budget)
+    assert runner.info.max_model_len == 100
+    assert (runner.info.blocks, runner.info.block_size) == (8, 100)
+    note = "600 KiB of KV memory for 8 streams of up to 100 tokens"
+    assert any(note in line for line in runner.info.notes)

@@ -18,7 +18,7 @@ import torch
 from tiny_models import tiny
 
 from chatstream_trio.engine.transformers_runner import make_runner
-from chatstream_trio.engine.turns import Ending, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamSpec
 from chatstream_trio.engine.worker import StartStream, work
 
 LONG = 3000

@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 import torch
 from contract import MakeRunner, RunnerContract
-from drive import Drive, Stream, run_streams
+from drive import Drive, Paged, Stream, run_streams, run_turns
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
-from chatstream_trio.engine.packing import plan_groups
+from chatstream_trio.engine.batches import plan_groups
+from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
+from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.transformers_runner import TransformersRunner, make_runner
 
 
-def runner_for(name: str, **changes: Any) -> TransformersRunner:
+def runner_for(name: str, **given: Any) -> TransformersRunner:
     """Four rows of a tiny model; one thread, because threads cost more than such a model does."""
-    return make_runner(tiny(name, **changes), model_id=name, rows=4, threads=1)
+    return make_runner(tiny(name), model_id=name, rows=4, threads=1, **given)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,26 @@ class TestContract(RunnerContract):
                 max_model_len=max_model_len,
                 threads=1,
             )
+
+        return make
+
+
+@pytest.mark.parametrize("name", ["llama-gqa-tied", "gpt_neox", "mistral"])
+class TestContractWithPages(RunnerContract):
+    """The same, with pages that are gathered; Mistral has a sliding window shorter than a page."""
+
+    @pytest.fixture
+    def make_runner(self, name: str) -> MakeRunner:
+        def make(*, rows: int, max_model_len: int) -> Runner:
+            runner = make_runner(
+                tiny(name),
+                model_id="tiny",
+                rows=rows,
+                max_model_len=max_model_len,
+                threads=1,
+                block_size=16,
+            )
+            return Paged(runner)
 
         return make
 
@@ -87,13 +109,58 @@ def test_in_bfloat16_each_token_is_as_good_as_the_best(name: str) -> None:
         assert float((behind / choices.std(dim=-1)).max()) < 0.1
 
 
-def test_a_poisoned_stream_ends_alone() -> None:
+@pytest.mark.parametrize("size", [3, 16])
+@pytest.mark.parametrize("name", ["llama-gqa-tied", "gpt_neox", "mistral", "gemma2"])
+def test_pauses_and_shared_pages_change_nothing(name: str, size: int) -> None:
+    """Law 7: with so few pages that streams are paused again and again, and with pages shared, each
+    says what ``generate()`` says."""
+    chance = random.Random(4)
+    model = tiny(name)
+    begin = tuple(chance.randrange(VOCABULARY) for _ in range(35))
+    prompts = [
+        begin[: chance.choice([0, 20, 33, 35])]
+        + tuple(chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 9)))
+        for _ in range(9)
+    ]
+    specs = [StreamSpec(i, prompt, 20 + i) for i, prompt in enumerate(prompts)]
+    expected = {s.number: generate(model, s.prompt, s.max_tokens) for s in specs}
+    runner = make_runner(
+        model,
+        model_id=name,
+        rows=4,
+        max_model_len=72,
+        threads=1,
+        block_size=size,
+        kv_memory=memory_for(name, tokens=110),
+    )
+    assert runner.info.blocks == 110 // size
+    loop = run_turns(runner, specs, chunk=11)
+    assert loop.texts == expected
+    assert loop.paused >= 3
+    assert sum(1 for cached in loop.cached.values() if cached) >= 3
+
+
+def memory_for(name: str, *, tokens: int) -> Budget:
+    """So many tokens of a tiny model."""
+    runner = runner_for(name, block_size=1)
+    count = runner._pool.nbytes // (runner.info.blocks * runner.info.block_size)
+    return Budget.parse(str(tokens * count))
+
+
+def with_blocks(model: Any, size: int | None) -> Runner:
+    """Four rows, with pages of so many tokens or without."""
+    runner = make_runner(model, model_id="tiny", rows=4, threads=1, block_size=size)
+    return Paged(runner) if size else runner
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_a_poisoned_stream_ends_alone(size: int | None) -> None:
     """Law 8: a NaN ends its own stream; the row's next stream and the neighbours are well."""
     model, runner = tiny("llama"), None
     prompts = [(1, 2, 3), (4, 5, 60, 6, 7, 8, 9, 10), (8, 9)]
     expected = [generate(model, prompts[0], 12), [], generate(model, prompts[2], 12)]
     healthy = tiny("llama")
-    runner = make_runner(healthy, model_id="poisoned", rows=4, threads=1)
+    runner = with_blocks(healthy, size)
     with torch.no_grad():
         healthy.get_input_embeddings().weight[60] = torch.nan
     spoken = {token for text in expected for token in text}
@@ -108,17 +175,19 @@ def test_a_poisoned_stream_ends_alone() -> None:
     ]
 
 
-def test_a_poisoned_prompt_that_was_never_finished_leaves_nothing() -> None:
+@pytest.mark.parametrize("size", [None, 4])
+def test_a_poisoned_prompt_that_was_never_finished_leaves_nothing(size: int | None) -> None:
     """Law 8: the NaN of a stream that left in the middle of its prompt is not met by the next."""
     model = tiny("llama")
     expected = [generate(model, (8, 9), 12), generate(model, tuple(range(20)), 12)]
-    runner = make_runner(model, model_id="poisoned", rows=4, threads=1)
+    runner = with_blocks(model, size)
     with torch.no_grad():
         model.get_input_embeddings().weight[60] = torch.nan
     start = Start(0, (60,) * 30)
     runner.run_turn(Turn(started=(start,), prefill=(Prefill(0, 0, 29),)))
-    short, long = Stream((8, 9), tokens=12, row=0), Stream(tuple(range(20)), tokens=12, row=1)
-    assert run_streams(runner, short, long) == expected
+    for row in (2, 0):
+        short, long = Stream((8, 9), tokens=12, row=row), Stream(tuple(range(20)), 12, row=1)
+        assert run_streams(runner, short, long) == expected
 
 
 def test_a_turn_that_raised_can_be_run_again() -> None:
@@ -159,6 +228,10 @@ def _fail() -> None:
         Turn(decode=(Decode(0, 1, 128),)),
         Turn(decode=(Decode(0, 1, 1), Decode(0, 1, 2))),
         Turn(decode=(Decode(-1, 1, 1),)),
+        Turn(decode=(Decode(0, 1, 1),), tables={0: (4,)}),
+        Turn(decode=(Decode(0, 1, 1), Decode(1, 1, 1)), tables={0: (2,), 1: (2,)}),
+        Turn(started=(Start(0, (1, 2), kept=1, source=4),)),
+        Turn(started=(Start(0, (1, 2), said=2),)),
     ],
 )
 def test_a_turn_that_breaks_the_contract_is_refused(llama: Runner, turn: Turn) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from drive import run_turns
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatstream_trio.engine.blocks import Blocks
 from chatstream_trio.engine.runner import Decode, Prefill, Step, Turn, TurnResult
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec, Turns, split
+from chatstream_trio.engine.scripted_runner import ScriptedRunner
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.turns import Turns, split
+
+ROW = 1_000_000
+"""The size of a block that is a whole row."""
 
 
 def spec(number: int, prompt: int = 3, max_tokens: int = 100) -> StreamSpec:
@@ -17,8 +24,8 @@ def spec(number: int, prompt: int = 3, max_tokens: int = 100) -> StreamSpec:
 
 def answer(turn: Turn, turns: Turns, token: int = 7) -> TurnResult:
     """What a healthy runner gives: a token for each decode and each finished prefill."""
-    prompts = {s.row: len(s.spec.prompt) for s in turns._streams.values()}
-    rows = [c.row for c in turn.prefill if c.stop == prompts[c.row]]
+    goals = {s.row: s.goal for s in turns._streams.values()}
+    rows = [c.row for c in turn.prefill if c.stop == goals[c.row]]
     rows += [d.row for d in turn.decode]
     return TurnResult(tuple(Step(row, (token,)) for row in rows))
 
@@ -31,7 +38,7 @@ def run(turns: Turns, token: int = 7) -> tuple[Turn, tuple[StreamOutcome, ...]]:
 
 def test_two_that_started_together_advance_side_by_side() -> None:
     """Law 5: in one turn every decoding stream gets exactly one step."""
-    turns = Turns(2, prefill_chunk=100)
+    turns = Turns(2, 100, Blocks(2, ROW))
     turns.start(spec(1))
     turns.start(spec(2, prompt=5))
     _, outcomes = run(turns)
@@ -43,7 +50,7 @@ def test_two_that_started_together_advance_side_by_side() -> None:
 
 def test_newcomers_share_one_budget_oldest_first() -> None:
     """Law 6: one chunk budget a turn in total, and the others decode beside it."""
-    turns = Turns(4, prefill_chunk=10)
+    turns = Turns(4, 10, Blocks(4, ROW))
     turns.start(spec(1))
     run(turns)
     turns.start(spec(2, prompt=15))
@@ -59,7 +66,7 @@ def test_newcomers_share_one_budget_oldest_first() -> None:
 
 def test_a_stream_ends_by_stop_token_length_fault_or_cancel() -> None:
     """Law 4, the engine's part: each way out frees the row, once, and says why."""
-    turns = Turns(1, prefill_chunk=10)
+    turns = Turns(1, 10, Blocks(1, ROW))
     turns.start(spec(1))
     assert run(turns, token=99)[1] == (StreamOutcome(1, (), Ending.STOP),)
     turns.start(spec(2, max_tokens=1))
@@ -80,7 +87,7 @@ def test_a_stream_ends_by_stop_token_length_fault_or_cancel() -> None:
 
 def test_a_runner_that_forgets_a_stream_ends_it() -> None:
     """Law 8: a stream without its token is a fault of that stream; it cannot hang."""
-    turns = Turns(2, prefill_chunk=10)
+    turns = Turns(2, 10, Blocks(2, ROW))
     turns.start(spec(1))
     turns.start(spec(2))
     turn = turns.plan()
@@ -92,7 +99,7 @@ def test_a_runner_that_forgets_a_stream_ends_it() -> None:
 
 def test_several_tokens_in_a_step_are_cut_at_the_end() -> None:
     """Law 5's opt-in: what a step brings beyond the stream's end is dropped."""
-    turns = Turns(1, prefill_chunk=10)
+    turns = Turns(1, 10, Blocks(1, ROW))
     turns.start(spec(1, max_tokens=5))
     turn = turns.plan()
     assert turn is not None
@@ -102,7 +109,7 @@ def test_several_tokens_in_a_step_are_cut_at_the_end() -> None:
 
 def test_split_is_the_same_work_row_by_row() -> None:
     """What a whole turn does, its parts do, each start with its own row and nothing twice."""
-    turns = Turns(4, prefill_chunk=4)
+    turns = Turns(4, 4, Blocks(4, ROW))
     turns.start(spec(1))
     run(turns)
     turns.start(spec(2, prompt=3))
@@ -133,7 +140,7 @@ def test_any_history_obeys_the_laws(
     rows: int, chunk: int, actions: list[tuple[str, int, int]]
 ) -> None:
     """Laws 4 to 6 after any history: rows are never shared, budgets kept, nobody left out."""
-    turns = Turns(rows, chunk)
+    turns = Turns(rows, chunk, Blocks(rows, ROW))
     alive: set[int] = set()
     numbers = 0
     for action, a, b in actions:
@@ -161,7 +168,7 @@ def _check_turn(turn: Turn, turns: Turns, chunk: int) -> None:
     assert len({s.row for s in streams}) == len(streams)
     read = sum(c.stop - c.start for c in turn.prefill)
     assert read <= chunk
-    unread = sum(len(s.spec.prompt) - s.read for s in streams)
+    unread = sum(max(0, s.goal - s.read) for s in streams)
     assert read == min(chunk, unread)  # the budget is used as long as there is anything to read
     assert len(turn.decode) == sum(1 for s in streams if s.decodes)
 
@@ -173,3 +180,139 @@ def _run_out(turns: Turns) -> None:
             return
         run(turns)
     raise AssertionError("streams are left that never end")
+
+
+# ---- Pauses
+
+
+def crowded() -> Turns:
+    """Two streams, of which the older needs the last page in the fifth turn, and it is taken."""
+    turns = Turns(2, 100, Blocks(4, 4))
+    turns.start(spec(1, prompt=5, max_tokens=5))
+    turns.start(spec(2, prompt=4, max_tokens=6))
+    for _ in range(4):
+        run(turns)
+    assert turns.paused == 0
+    return turns
+
+
+def test_the_youngest_is_paused_when_pages_run_out() -> None:
+    """It gives its pages back and keeps its row; the older ones lose nothing."""
+    turns = crowded()
+    turn, outcomes = run(turns)
+    assert turn == Turn((), (), (), (Decode(0, 7, 8),), {0: turn.table(0)})
+    assert outcomes == (StreamOutcome(2, paused=True), StreamOutcome(1, (7,), Ending.LENGTH))
+    assert (turns.active, turns.paused) == (1, 1)
+
+
+def test_a_paused_stream_is_read_again_with_what_it_said() -> None:
+    """Its new start says how much of the text is its own, and no token is told twice."""
+    turns = crowded()
+    run(turns)
+    turn, outcomes = run(turns)
+    (again,) = turn.started
+    assert (again.row, again.prompt, again.said) == (1, (1, 2, 3, 4, 7, 7, 7, 7), 4)
+    assert again.stream == 3
+    assert turn.prefill == (Prefill(1, again.kept, 8),)
+    assert outcomes == (StreamOutcome(2, (7,)),)
+    assert run(turns)[1] == (StreamOutcome(2, (7,), Ending.LENGTH),)
+
+
+def test_who_comes_waits_behind_who_is_paused() -> None:
+    """Room goes to the oldest first, also when a younger one would fit."""
+    turns = Turns(3, 100, Blocks(4, 4))
+    turns.start(spec(1, prompt=9, max_tokens=8))
+    turns.start(spec(2, prompt=8, max_tokens=8))
+    turns.start(spec(3, prompt=1, max_tokens=1))
+    turn, _ = run(turns)
+    assert [start.row for start in turn.started] == [0]
+    assert turns.paused == 2
+
+
+def test_one_page_stays_free_for_each_that_may_need_it() -> None:
+    """Otherwise the newcomer would have to go again at the next page."""
+    turns = Turns(2, 100, Blocks(4, 4))
+    turns.start(spec(1, prompt=4, max_tokens=8))
+    turns.start(spec(2, prompt=12, max_tokens=1))
+    assert [start.row for start in run(turns)[0].started] == [0]
+    turns.cancel(1)
+    assert [start.row for start in run(turns)[0].started] == [1]
+
+
+def test_a_paused_stream_can_be_cancelled() -> None:
+    """Law 9: its row is free at once."""
+    turns = Turns(2, 100, Blocks(2, 4))
+    turns.start(spec(1, prompt=4, max_tokens=4))
+    turns.start(spec(2, prompt=4, max_tokens=4))
+    run(turns)
+    assert turns.paused == 1
+    assert turns.cancel(2) == StreamOutcome(2, finished=Ending.CANCELLED)
+    assert (turns.active, turns.paused) == (1, 0)
+
+
+def test_a_prompt_that_is_too_long_ends_alone() -> None:
+    """Law 8: a runner that was loaded anew may have less memory than the one that it was for."""
+    turns = Turns(1, 100, Blocks(2, 4))
+    outcome = turns.start(spec(1, prompt=9))
+    assert outcome is not None
+    assert (outcome.number, outcome.finished, turns.active) == (1, Ending.FAULT, 0)
+    assert turns.start(spec(2, prompt=8)) is None
+
+
+def test_a_stream_ends_where_the_memory_does() -> None:
+    """Whatever was asked for: it could not be read again."""
+    turns = Turns(1, 100, Blocks(2, 4))
+    turns.start(spec(1, prompt=3, max_tokens=100))
+    said = 0
+    while turns.active:
+        _, (outcome,) = run(turns)
+        said += len(outcome.tokens)
+    assert (said, outcome.finished) == (5, Ending.LENGTH)
+
+
+SPECS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12
+)
+
+
+@given(
+    specs=SPECS,
+    rows=st.integers(1, 5),
+    size=st.sampled_from([1, 3, 8, 20, 80]),
+    spare=st.integers(0, 12),
+    chunk=st.integers(1, 30),
+    every=st.integers(1, 6),
+)
+def test_a_small_pool_changes_nothing_but_the_time(
+    specs: list[tuple[int, int, int]], rows: int, size: int, spare: int, chunk: int, every: int
+) -> None:
+    """Laws 4 to 7 and no livelock, for any streams and any pool in which the longest just fits."""
+    texts = [tuple((family + i // 9) % 3 for i in range(length)) for family, length, _ in specs]
+    wanted = [
+        StreamSpec(number, text, tokens)
+        for number, (text, (_, _, tokens)) in enumerate(zip(texts, specs, strict=True))
+    ]
+    longest = max(len(s.prompt) + s.max_tokens for s in wanted)
+    blocks = -(-longest // size) + spare
+    small = ScriptedRunner(rows=rows, max_model_len=longest, block_size=size, blocks=blocks)
+
+    def check(turns: Turns, turn: Turn) -> None:
+        streams = list(turns._streams.values())
+        placed = [stream for stream in streams if stream.table is not None]
+        assert placed == streams[: len(placed)]  # those with room are always the oldest
+        assert placed, "the oldest never waits"
+        assert len(turn.decode) == sum(stream.decodes for stream in placed)
+        read = sum(c.stop - c.start for c in turn.prefill)
+        assert read == min(chunk, sum(max(0, s.goal - s.read) for s in placed))
+        for stream in placed:
+            assert stream.table is not None
+            table = stream.table.blocks
+            held = [small._read(table, at) for at in range(stream.read)]
+            assert held == stream.text[: stream.read]
+
+    loop = run_turns(small, wanted, chunk=chunk, every=every, check=check)
+    large = ScriptedRunner(rows=rows, max_model_len=1000)
+    assert loop.texts == run_turns(large, wanted, chunk=chunk, every=every).texts
+    assert {number: len(text) for number, text in loop.texts.items()} == {
+        s.number: s.max_tokens for s in wanted
+    }

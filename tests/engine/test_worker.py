@@ -6,7 +6,7 @@ from attrs import define, field
 
 from chatstream_trio.engine.runner import Turn
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
-from chatstream_trio.engine.turns import Ending, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamSpec
 from chatstream_trio.engine.worker import CancelStream, Command, Outcome, StartStream, Stop, work
 
 

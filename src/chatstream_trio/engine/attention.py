@@ -120,6 +120,7 @@ class Probe:
             value_dim=call.value.shape[2],
             dtype=call.key.dtype,
             window=call.window,
+            softcap=call.softcap,
         )
         group = call.query.shape[0] // call.key.shape[0]
         return call.value.repeat_interleave(group, dim=0).transpose(0, 1)

@@ -20,7 +20,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.engine.runner import Runner, RunnerInfo
-from chatstream_trio.engine.turns import Ending, StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.engine.worker import (
     CancelStream,
     Command,
@@ -73,7 +73,9 @@ class EngineStatistics:
     """Streams that the engine has not let go of."""
     turns: int
     kv_rows: int
-    """Rows of the KV cache in use, as of the last outcome."""
+    """Streams that have room in the KV memory, as of the last outcome."""
+    paused: int
+    """Streams for which the KV memory has no room, as of then."""
     turn_seconds: float
     """Since the last sign of life, while there is work; 0 while there is none."""
 
@@ -111,6 +113,7 @@ class Engine:
         self._info: RunnerInfo | None = None
         self._turns = 0
         self._kv_rows = 0
+        self._paused = 0
         self._last_sign = 0.0
 
     # ---- Life
@@ -159,7 +162,7 @@ class Engine:
         """The thread is over, however it came: let go of all streams."""
         self._state = EngineState.ENDED
         self._on_end()
-        self._kv_rows = 0
+        self._kv_rows = self._paused = 0
         while self._outcomes:
             self._settle(self._outcomes.popleft())
         for number in list(self._sinks):
@@ -209,7 +212,7 @@ class Engine:
 
     def _settle(self, outcome: Outcome) -> None:
         self._turns = outcome.turns
-        self._kv_rows = outcome.rows_in_use
+        self._kv_rows, self._paused = outcome.rows_in_use, outcome.paused
         self._last_sign = trio.current_time()
         for stream in outcome.streams:
             self._give(stream)
@@ -269,6 +272,7 @@ class Engine:
             streams=len(self._sinks),
             turns=self._turns,
             kv_rows=self._kv_rows,
+            paused=self._paused,
             turn_seconds=trio.current_time() - self._last_sign if self._sinks else 0.0,
         )
 

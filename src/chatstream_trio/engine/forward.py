@@ -12,12 +12,17 @@ import torch
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import Probe, active
+from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.kv import KvPool, LayerShape
-from chatstream_trio.engine.packing import Packed, Piece, pack
+from chatstream_trio.engine.packing import Packed, pack
+from chatstream_trio.engine.paged import Kernel
 
 
 class ForwardPass:
     """Calls the model so that only the wanted tokens go through its output layer."""
+
+    kernel: Kernel | None = None
+    """For attention over pages; without it they are gathered."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -32,6 +37,10 @@ class ForwardPass:
             logits = self.model(input_ids=zero, position_ids=zero, use_cache=False).logits
         return probe.layers, logits.shape[-1]
 
+    def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
+        """:func:`.packing.pack`, for :meth:`run`."""
+        return pack(pool, pieces, self.kernel)
+
     def run(self, packed: Packed) -> torch.Tensor:
         """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest."""
         extra = {"logits_to_keep": packed.wanted} if self._keeps else {}
@@ -42,5 +51,7 @@ class ForwardPass:
             return logits if self._keeps else logits[packed.wanted]
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
-        """:func:`.packing.pack`, then :meth:`run`."""
-        return self.run(pack(pool, pieces))
+        """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""
+        packed = self.pack(pool, pieces)
+        rows = [piece.row for piece in packed.wanted_pieces]
+        return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]

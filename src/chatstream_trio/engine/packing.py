@@ -2,7 +2,9 @@
 
 Each layer's new keys and values are stored in the pool; then each token sees its own row up to its
 own position. Two kinds of work: rows that bring a single token are stacked into a few padded
-batches (:func:`plan_groups`); rows that bring a chunk of a prompt are done one after the other.
+batches (:mod:`.batches`); rows that bring a chunk of a prompt are done one after the other.
+Where a block of the pool is a whole row, a batch is a slice of the pool; where blocks are pages, it
+is gathered from them, unless torch has a kernel for pages (:mod:`.paged`).
 Grouped-query attention is done by folding the queries that share a key head into the query
 dimension, ``[batch, kv_heads, group * tokens, dim]``: no key is ever repeated.
 """
@@ -13,67 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from chatstream_trio.engine.attention import LayerCall, additive_mask, softmax_attention
+from chatstream_trio.engine.batches import Batch, Piece, make_batches, tables_of
 from chatstream_trio.engine.kv import KvPool
-
-
-@frozen
-class Piece:
-    """Some tokens of one row, at consecutive positions from ``start`` on."""
-
-    row: int
-    start: int
-    tokens: Sequence[int]
-    wanted: bool = True
-    """Whether somebody wants the logits after the last token."""
-
-    @property
-    def stop(self) -> int:
-        """The length of the row, once these tokens are in it."""
-        return self.start + len(self.tokens)
-
-
-def plan_groups(
-    rows: Sequence[int], lengths: Sequence[int], overhead: int
-) -> list[tuple[int, int]]:
-    """Cut single-token rows into padded batches: ``(first, last)`` indices, ``last`` exclusive.
-
-    A batch reads ``(highest row - lowest row + 1) * longest`` positions, and costs as much as
-    ``overhead`` more; the sum is made minimal. ``rows`` ascend. The search is quadratic, and so
-    looks at no more than 32 rows at once.
-    """
-    best = [0] + [1 << 62] * len(rows)
-    cut = [0] * (len(rows) + 1)
-    for last in range(1, len(rows) + 1):
-        longest = 0
-        for first in range(last - 1, max(-1, last - 33), -1):
-            longest = max(longest, lengths[first])
-            cost = best[first] + overhead + (rows[last - 1] - rows[first] + 1) * longest
-            if cost < best[last]:
-                best[last], cut[last] = cost, first
-    groups: list[tuple[int, int]] = []
-    last = len(rows)
-    while last:
-        groups.append((cut[last], last))
-        last = cut[last]
-    return groups[::-1]
-
-
-@define
-class _Group:
-    """Rows with one token each: ``first`` and ``last`` count packed tokens, the rest pool rows."""
-
-    first: int
-    last: int
-    low: int
-    high: int
-    lengths: list[int]
-    """For each pool row from ``low`` to ``high``; 1 for a row that is not part of it."""
-    lengths_on_device: torch.Tensor
-    slots: torch.Tensor | None
-    """Packed token -> place in the batch, where there are gaps between the rows."""
+from chatstream_trio.engine.paged import Kernel, Paged
 
 
 @define
@@ -87,23 +34,32 @@ class Packed:
     """``[1, T]``"""
     rows: torch.Tensor
     """``[T]``"""
+    blocks: torch.Tensor
+    """The pool's block in which each token is stored, ``[T]``."""
+    offsets: torch.Tensor
+    """The place in that block, ``[T]``."""
     wanted: torch.Tensor
     """Indices of the packed tokens whose logits are wanted, ``[n]``."""
     wanted_pieces: list[Piece]
-    groups: list[_Group]
-    chunks: list[tuple[int, Piece]]
-    """``(index of the first packed token, piece)``"""
+    groups: list[Batch]
+    chunks: list[tuple[int, Piece, torch.Tensor | None]]
+    """``(index of the first packed token, piece, its blocks [1, n] where they are pages)``"""
+    paged: Paged | None = None
+    """Does all of it, where there is a kernel for pages; ``groups`` and ``chunks`` are empty."""
     _masks: dict[tuple[Any, ...], torch.Tensor | None] = Factory(dict)
 
     def attend(self, call: LayerCall) -> torch.Tensor:
         """Store the new keys and values, then attend; ``[T, heads, value_dim]`` out."""
         key, value = call.key.transpose(0, 1), call.value.transpose(0, 1)
-        self.pool.write(call.layer, self.rows, self.positions[0], key, value)
+        self.pool.write(call.layer, self.blocks, self.offsets, key, value)
+        if self.paged is not None:
+            pool = self.pool
+            return self.paged.attend(call, pool.keys[call.layer], pool.values[call.layer])
         done = [self._attend_group(group, call) for group in self.groups]
-        done += [self._attend_chunk(first, piece, call) for first, piece in self.chunks]
+        done += [self._attend_chunk(*chunk, call) for chunk in self.chunks]
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _attend_group(self, group: _Group, call: LayerCall) -> torch.Tensor:
+    def _attend_group(self, group: Batch, call: LayerCall) -> torch.Tensor:
         """One token for each row: ``[last - first, heads, value_dim]``."""
         keys, values = self.pool.keys[call.layer], self.pool.values[call.layer]
         heads, kv_heads = call.query.shape[0], keys.shape[1]
@@ -114,27 +70,48 @@ class Packed:
         query = query.reshape(-1, kv_heads, heads // kv_heads, query.shape[2])
         longest, shortest = max(group.lengths), min(group.lengths)
         since = max(0, shortest - call.window) if call.window else 0
-        span = (slice(group.low, group.high), slice(None), slice(since, longest))
+        if group.tables is None:
+            span = (slice(group.low, group.high), slice(None), slice(since, longest))
+            keys, values = keys[span], values[span]
+        else:
+            keys, values = self._gather(group.tables, call, since, longest)
         mask = None
         if longest != shortest or (call.window and longest > call.window):
             mask = self._group_mask(group, call, since, longest)
-        out = softmax_attention(query, keys[span], values[span], mask, call)
+        out = softmax_attention(query, keys, values, mask, call)
         out = out.reshape(-1, heads, out.shape[3])
         return out if group.slots is None else out.index_select(0, group.slots)
 
-    def _attend_chunk(self, first: int, piece: Piece, call: LayerCall) -> torch.Tensor:
+    def _attend_chunk(
+        self, first: int, piece: Piece, table: torch.Tensor | None, call: LayerCall
+    ) -> torch.Tensor:
         """Consecutive tokens of one row: ``[tokens, heads, value_dim]``."""
         keys, values = self.pool.keys[call.layer], self.pool.values[call.layer]
         count, heads, kv_heads = len(piece.tokens), call.query.shape[0], keys.shape[1]
         query = call.query[:, first : first + count]
         query = query.reshape(1, kv_heads, heads // kv_heads * count, query.shape[2])
         since = max(0, piece.start + 1 - call.window) if call.window else 0
-        span = (slice(piece.row, piece.row + 1), slice(None), slice(since, piece.stop))
+        if table is None:
+            block = piece.table[0]
+            span = (slice(block, block + 1), slice(None), slice(since, piece.stop))
+            keys, values = keys[span], values[span]
+        else:
+            keys, values = self._gather(table, call, since, piece.stop)
         mask = self._chunk_mask(piece, call, since, heads // kv_heads)
-        out = softmax_attention(query, keys[span], values[span], mask, call)
+        out = softmax_attention(query, keys, values, mask, call)
         return out.reshape(heads, count, out.shape[3]).transpose(0, 1)
 
-    def _group_mask(self, group: _Group, call: LayerCall, since: int, longest: int) -> torch.Tensor:
+    def _gather(
+        self, tables: torch.Tensor, call: LayerCall, since: int, stop: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values at positions from ``since`` to ``stop``, ``[rows, heads, n, dim]``."""
+        size = self.pool.block_size
+        first = since // size
+        keys, values = self.pool.gather(call.layer, tables[:, first : -(-stop // size)])
+        span = slice(since - first * size, stop - first * size)
+        return keys[:, :, span], values[:, :, span]
+
+    def _group_mask(self, group: Batch, call: LayerCall, since: int, longest: int) -> torch.Tensor:
         """``[rows, 1, 1, longest - since]``, added to the scores; made once for all layers."""
         which = ("group", group.first, call.window, call.query.dtype)
         if (mask := self._masks.get(which)) is None:
@@ -160,68 +137,76 @@ class Packed:
         return mask
 
 
-def pack(pool: KvPool, pieces: Sequence[Piece]) -> Packed:
-    """Pack a turn's tokens: single tokens first, by row, then chunks. One copy to the device.
+def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) -> Packed:
+    """Pack a turn's tokens: single tokens first, then chunks. One copy to the device.
 
     Args:
-        pool: The pool that the rows of ``pieces`` belong to.
+        pool: The pool that the blocks of ``pieces`` belong to.
         pieces: At least one; no row twice.
+        kernel: For pages, if there is one.
     """
-    single = sorted((p for p in pieces if len(p.tokens) == 1), key=lambda piece: piece.row)
+    single = [p for p in pieces if len(p.tokens) == 1]
+    single.sort(key=lambda piece: piece.stop if pool.paged else piece.table[0])
     chunks = [p for p in pieces if len(p.tokens) > 1]
-    ids: list[int] = []
-    positions: list[int] = []
-    rows: list[int] = []
-    wanted: list[int] = []
-    starts: list[int] = []
-    for piece in (*single, *chunks):
-        pool.reserve(piece.row, piece.stop)
-        starts.append(len(ids))
-        ids.extend(piece.tokens)
-        positions.extend(range(piece.start, piece.stop))
-        rows.extend([piece.row] * len(piece.tokens))
-        if piece.wanted:
-            wanted.append(len(ids) - 1)
-    overhead = 256 if pool.device.type == "cpu" else 16_384
-    lengths = [piece.stop for piece in single]
-    cuts = plan_groups([piece.row for piece in single], lengths, overhead)
-    parts = [ids, positions, rows, wanted]
-    for first, last in cuts:
-        parts.extend(_group_numbers(single[first:last]))
-    on_device = torch.tensor([n for part in parts for n in part]).to(pool.device)
-    tensors = list(on_device.split([len(part) for part in parts]))
+    ordered = [*single, *chunks]
+    flat = _flatten(pool, ordered)
+    groups, paged = [], None
+    if kernel is not None:
+        counts, stops = [len(p.tokens) for p in ordered], [p.stop for p in ordered]
+        paged, chunks = Paged(kernel, counts, stops, tables_of(pool, ordered)), []
+        flat += paged.numbers
+    else:
+        groups = make_batches(pool, single)
+        flat += [part for group in groups for part in group.numbers]
+        flat += [tables_of(pool, [piece]) for piece in chunks]
+    on_device = torch.tensor([number for part in flat for number in part]).to(pool.device)
+    tensors = iter(on_device.split([len(part) for part in flat]))
+    ids, positions, rows, blocks, offsets, wanted = (next(tensors) for _ in range(6))
+    for part in (paged, *groups):
+        if part is not None:
+            part.arrive(tensors)
+    first, starts = len(single), []
+    for piece in chunks:
+        table = next(tensors)
+        starts.append((first, piece, table[None] if len(table) else None))
+        first += len(piece.tokens)
+    asked = [piece for piece in ordered if piece.wanted]
     return Packed(
-        pool=pool,
-        ids=tensors[0][None],
-        positions=tensors[1][None],
-        rows=tensors[2],
-        wanted=tensors[3],
-        wanted_pieces=[piece for piece in (*single, *chunks) if piece.wanted],
-        groups=[
-            _make_group(single, cut, parts[4 + 2 * i], tensors[4 + 2 * i], tensors[5 + 2 * i])
-            for i, cut in enumerate(cuts)
-        ],
-        chunks=list(zip(starts[len(single) :], chunks, strict=True)),
+        pool,
+        ids[None],
+        positions[None],
+        rows,
+        blocks,
+        offsets,
+        wanted,
+        asked,
+        groups,
+        starts,
+        paged,
     )
 
 
-def _group_numbers(pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
-    """The lengths of the pool's rows from the first piece's to the last one's, and the slots."""
-    low, high = pieces[0].row, pieces[-1].row + 1
-    lengths = [1] * (high - low)
+def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:
+    """Ids, positions, rows, blocks and offsets of the tokens; and the last token of each piece
+    whose logits are wanted. The pool is told of what will be written."""
+    ids: list[int] = []
+    positions: list[int] = []
+    rows: list[int] = []
+    blocks: list[int] = []
+    offsets: list[int] = []
+    wanted: list[int] = []
     for piece in pieces:
-        lengths[piece.row - low] = piece.stop
-    return lengths, [piece.row - low for piece in pieces]
-
-
-def _make_group(
-    single: Sequence[Piece],
-    cut: tuple[int, int],
-    lengths: list[int],
-    lengths_on_device: torch.Tensor,
-    slots: torch.Tensor,
-) -> _Group:
-    first, last = cut
-    low, high = single[first].row, single[last - 1].row + 1
-    gaps = high - low != last - first
-    return _Group(first, last, low, high, lengths, lengths_on_device, slots if gaps else None)
+        pool.reserve(piece.table, piece.start, piece.stop)
+        ids.extend(piece.tokens)
+        span = range(piece.start, piece.stop)
+        positions.extend(span)
+        rows.extend([piece.row] * len(span))
+        if len(piece.table) == 1:
+            blocks.extend(piece.table * len(span))
+            offsets.extend(span)
+        else:
+            blocks.extend(piece.table[at // pool.block_size] for at in span)
+            offsets.extend(at % pool.block_size for at in span)
+        if piece.wanted:
+            wanted.append(len(ids) - 1)
+    return [ids, positions, rows, blocks, offsets, wanted]

@@ -4,8 +4,12 @@ A :class:`Runner` is a plain synchronous object with one method, so that the sam
 in a thread, in another process or on another machine: everything in a :class:`Turn` and a
 :class:`TurnResult` is a frozen value. It does not know requests, seats, queues, text or time.
 
-Rows. A stream lives in a *row* of the KV cache, a number from 0 to ``rows - 1`` that the engine
-hands out. What a runner keeps, it keeps by row, and a :class:`Start` overwrites all of it.
+Rows. A stream has a *row*, a number from 0 to ``rows - 1`` that the engine hands out. What a runner
+knows of a stream, it knows by row, and a :class:`Start` overwrites all of it.
+
+Blocks. Keys and values are in *blocks* of the KV memory, each with room for ``block_size`` tokens.
+Every turn says which blocks its rows have, so that a runner needs no memory of tables, and running
+a turn again means the same again.
 """
 
 from __future__ import annotations
@@ -64,11 +68,11 @@ GREEDY = Sampling(temperature=0.0)
 
 @frozen
 class Start:
-    """A stream begins in a row. Nothing of the row's earlier stream may shine through, but for
-    the tokens that it shares with the newcomer's prompt.
+    """A stream begins in a row, or goes on there after a pause. Nothing of an earlier stream may
+    shine through, but for the tokens that it shares with this one.
 
-    The starts of a turn are carried out in their order, and each of them once, however often the
-    turn is run: ``stream`` tells them apart.
+    The starts of a turn are carried out in their order, before anything is read, and each of them
+    once, however often the turn is run: ``stream`` tells them apart.
     """
 
     row: int
@@ -76,12 +80,15 @@ class Start:
     """Token ids. Position ``i`` of the row will hold ``prompt[i]``."""
     sampling: Sampling = GREEDY
     kept: int = 0
-    """So many tokens of the prompt are in the KV cache already; less than all of them. The first
+    """So many tokens of the prompt are in the KV memory already; less than all of them. The first
     :class:`Prefill` begins there."""
     source: int | None = None
-    """The row that holds them: this one (also None), or one whose beginning is copied here."""
+    """The block that holds the last ``kept % block_size`` of them: the row's own (also None), or
+    one whose beginning is copied to the row's own."""
     stream: int | None = None
     """A number that no other start has; None makes every start a new one."""
+    said: int = 0
+    """So many tokens at the end of ``prompt`` are the stream's own, from before a pause."""
 
 
 @frozen
@@ -117,6 +124,14 @@ class Turn:
     started: tuple[Start, ...] = ()
     prefill: tuple[Prefill, ...] = ()
     decode: tuple[Decode, ...] = ()
+    tables: Mapping[int, tuple[int, ...]] = field(factory=dict)
+    """Row -> its blocks: position ``p`` is in number ``p // block_size`` of them. Rows may share
+    blocks that nobody writes in this turn. A row that is not named here has one block, which has
+    the row's own number."""
+
+    def table(self, row: int) -> tuple[int, ...]:
+        """The blocks of a row."""
+        return self.tables.get(row, (row,))
 
 
 @frozen
@@ -145,7 +160,7 @@ class RunnerInfo:
     rows: int
     """Streams that can be active at once."""
     max_model_len: int
-    """Tokens of prompt and answer together that one row can hold."""
+    """Tokens of prompt and answer together that one stream may have."""
     vocab_size: int
     eos_token_ids: frozenset[int] = frozenset()
     sampling: Sampling = Sampling()
@@ -154,6 +169,17 @@ class RunnerInfo:
     """Seconds that a turn lasts at least (scripted runners only)."""
     notes: tuple[str, ...] = ()
     """Lines worth telling the operator at start: sizes, threads, choices made."""
+    block_size: int = Factory(lambda self: self.max_model_len, takes_self=True)
+    """Tokens that a block of the KV memory has room for. By default a block is a whole row."""
+    blocks: int = Factory(lambda self: self.rows, takes_self=True)
+    """Blocks of the KV memory. One stream of ``max_model_len`` tokens fits at least."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.blocks * self.block_size < self.max_model_len:
+            raise ValueError(
+                f"{self.blocks} blocks of {self.block_size} tokens cannot hold a stream of"
+                f" {self.max_model_len}"
+            )
 
 
 class RunnerLost(Exception):

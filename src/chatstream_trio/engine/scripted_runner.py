@@ -3,9 +3,9 @@
 It says the tokens of the prompt's *last message* over and over: everything after the last
 ``separator`` in the prompt (the whole prompt, where there is none).
 
-What it says is read back from a row memory that is written token by token as a KV cache is, so
-that a stream which prefilled the wrong tokens, or met another stream's, says something wrong:
-tests of the turn loop on this runner can fail.
+What it says is read back from a memory of blocks that is written token by token as a KV cache is,
+so that a stream which prefilled the wrong tokens, was given a wrong table or met another stream's
+tokens, says something wrong: tests of the turn loop on this runner can fail.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class ScriptedRunner:
 
     Args:
         rows: Streams at once.
+        block_size: Tokens that a block of its memory has room for. Default: a whole row.
+        blocks: Blocks of its memory. Default: as many as all rows can fill. With fewer, streams are
+            paused when they do not all fit.
         pace: Seconds that a turn lasts at least.
         faults: Token id -> exception. A row that is about to say this token fails: with a
             :class:`StreamFaultError` the row alone, with any other the whole turn.
@@ -47,12 +50,18 @@ class ScriptedRunner:
     """The token id before each message."""
     faults: Mapping[int, Exception] = field(factory=dict)
     on_turn: Callable[[Turn], None] | None = None
+    block_size: int | None = None
+    blocks: int | None = None
     info: RunnerInfo = field(init=False)
-    _prompts: dict[int, Start] = field(factory=dict, init=False)
+    _starts: dict[int, Start] = field(factory=dict, init=False)
+    """By row."""
     _memory: dict[int, list[int]] = field(factory=dict, init=False)
-    _messages: dict[int, list[int]] = field(factory=dict, init=False)
+    """By block."""
+    _messages: dict[int, range] = field(factory=dict, init=False)
+    """By row: the positions of the message that it says."""
 
     def __attrs_post_init__(self) -> None:
+        size = self.block_size or self.max_model_len
         self.info = RunnerInfo(
             model=self.model,
             device="none",
@@ -61,6 +70,8 @@ class ScriptedRunner:
             vocab_size=self.vocab_size,
             sampling=Sampling(),
             pace=self.pace,
+            block_size=size,
+            blocks=self.blocks or self.rows * -(-self.max_model_len // size),
         )
 
     def run_turn(self, turn: Turn) -> TurnResult:
@@ -68,45 +79,60 @@ class ScriptedRunner:
         if self.on_turn is not None:
             self.on_turn(turn)
         for start in turn.started:
-            self._start(start)
-        steps = [step for chunk in turn.prefill if (step := self._prefill(chunk))]
-        steps += [self._decode(decode) for decode in turn.decode]
+            self._start(start, turn.table(start.row))
+        steps = [step for c in turn.prefill if (step := self._prefill(c, turn.table(c.row)))]
+        steps += [self._decode(decode, turn.table(decode.row)) for decode in turn.decode]
         return TurnResult(tuple(steps))
 
-    def _start(self, start: Start) -> None:
-        before = self._prompts.get(start.row)
+    def _start(self, start: Start, table: tuple[int, ...]) -> None:
+        before = self._starts.get(start.row)
         if start.stream is not None and before is not None and before.stream == start.stream:
             return  # the turn is run again
-        source = start.row if start.source is None else start.source
-        kept = self._memory.get(source, [])[: start.kept]
-        if len(kept) < start.kept:
-            raise RuntimeError(f"row {source} does not hold {start.kept} tokens")
-        self._prompts[start.row] = start
-        self._memory[start.row] = kept
+        whole, rest = divmod(start.kept, self.info.block_size)
+        own = table[whole]
+        source = own if start.source is None else start.source
+        held = self._memory.get(source, [])[:rest]
+        if len(held) < rest or self._length(table[:whole]) < whole * self.info.block_size:
+            raise RuntimeError(f"block {source} or those before it do not hold {start.kept} tokens")
+        self._starts[start.row] = start
+        self._memory[own] = held
 
-    def _prefill(self, chunk: Prefill) -> Step | None:
-        prompt = self._prompts[chunk.row].prompt
-        self._write(chunk.row, chunk.start, prompt[chunk.start : chunk.stop])
-        if chunk.stop < len(prompt):
+    def _prefill(self, chunk: Prefill, table: tuple[int, ...]) -> Step | None:
+        start = self._starts[chunk.row]
+        self._write(chunk.row, table, chunk.start, start.prompt[chunk.start : chunk.stop])
+        if chunk.stop < len(start.prompt):
             return None
-        read = self._memory[chunk.row]
-        self._messages[chunk.row] = self._last_message(read) or list(read)
-        return self._next(chunk.row)
+        told = len(start.prompt) - start.said
+        read = [self._read(table, position) for position in range(told)]
+        self._messages[chunk.row] = self._last_message(read) or range(told)
+        return self._next(chunk.row, table, start.said)
 
-    def _decode(self, decode: Decode) -> Step:
-        self._write(decode.row, decode.position, (decode.token,))
-        return self._next(decode.row)
+    def _decode(self, decode: Decode, table: tuple[int, ...]) -> Step:
+        self._write(decode.row, table, decode.position, (decode.token,))
+        start = self._starts[decode.row]
+        return self._next(decode.row, table, decode.position + 1 - len(start.prompt) + start.said)
 
-    def _write(self, row: int, position: int, tokens: tuple[int, ...]) -> None:
-        memory = self._memory[row]
-        if position > len(memory):
-            raise RuntimeError(f"row {row}: position {position} after only {len(memory)} tokens")
-        memory[position:] = tokens
+    def _write(
+        self, row: int, table: tuple[int, ...], position: int, tokens: tuple[int, ...]
+    ) -> None:
+        for at, token in enumerate(tokens, position):
+            index, offset = divmod(at, self.info.block_size)
+            cells = self._memory.setdefault(table[index], [])
+            if offset > len(cells):
+                held = index * self.info.block_size + len(cells)
+                raise RuntimeError(f"row {row}: position {at} after only {held} tokens")
+            cells[offset:] = [token]
 
-    def _next(self, row: int) -> Step:
-        said = len(self._memory[row]) - len(self._prompts[row].prompt)
+    def _read(self, table: tuple[int, ...], position: int) -> int:
+        index, offset = divmod(position, self.info.block_size)
+        return self._memory[table[index]][offset]
+
+    def _length(self, table: tuple[int, ...]) -> int:
+        return sum(len(self._memory.get(block, ())) for block in table)
+
+    def _next(self, row: int, table: tuple[int, ...], said: int) -> Step:
         message = self._messages[row]
-        token = message[said % len(message)]
+        token = self._read(table, message[said % len(message)])
         match self.faults.get(token):
             case None:
                 return Step(row, (token,))
@@ -115,11 +141,11 @@ class ScriptedRunner:
             case error:
                 raise error
 
-    def _last_message(self, tokens: list[int]) -> list[int]:
+    def _last_message(self, tokens: list[int]) -> range:
         for index in range(len(tokens) - 1, -1, -1):
             if tokens[index] == self.separator:
-                return tokens[index + 1 :]
-        return []
+                return range(index + 1, len(tokens))
+        return range(0)
 
 
 class StreamFaultError(Exception):

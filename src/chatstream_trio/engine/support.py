@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.kv import LayerShape
-from chatstream_trio.engine.packing import Piece
+from chatstream_trio.engine.attention import LayerCall
+from chatstream_trio.engine.batches import Piece
+from chatstream_trio.engine.kv import KvPool, LayerShape
+from chatstream_trio.engine.packing import pack
+from chatstream_trio.engine.paged import Kernel, kernels
 from chatstream_trio.errors import ModelNotSupported
 
 _LAYERS = {"full_attention", "sliding_attention", "attention"}
@@ -22,6 +25,9 @@ _LAYERS = {"full_attention", "sliding_attention", "attention"}
 _TOLERANCE, _HALF_TOLERANCE = 5e-3, 0.15
 """Relative error of the logits, in float32 and below. Half precision differs by some hundredths
 between two orders of summation; a wrong mask, position or scale differs by tenths at least."""
+
+_KERNEL_TOLERANCE = 0.02
+"""Relative error of attention in half precision; another mask or another page makes tenths."""
 
 
 def check_config(config: Any) -> None:
@@ -151,3 +157,60 @@ def self_test(
                 f"{name} gives other results in a shared batch than alone (relative error"
                 f" {error:.2g} of the logits): the engine cannot serve it"
             )
+
+
+def find_kernel(layers: Mapping[int, LayerShape], page: int, device: torch.device) -> Kernel | None:
+    """A kernel for attention over pages that computes what gathering them computes, if any does.
+
+    Args:
+        layers: From the probe.
+        page: Tokens of a page.
+        device: Where the pool is.
+    """
+    shapes = set(layers.values())
+    half = all(shape.dtype in {torch.float16, torch.bfloat16} for shape in shapes)
+    plain = all(shape.softcap is None and shape.key_dim == shape.value_dim for shape in shapes)
+    if device.type != "cuda" or not half or not plain:
+        return None
+    for kernel in kernels():
+        try:
+            if all(agrees(kernel, shape, page, device) for shape in shapes):
+                return kernel
+        except Exception:  # whatever a kernel does not like about this device, type or shape
+            continue
+    return None
+
+
+def agrees(kernel: Kernel, shape: LayerShape, page: int, device: torch.device) -> bool:
+    """Whether a kernel gives what gathered pages give, on random numbers: steps and chunks, within
+    a page and across them, queries that share key heads and not."""
+    pool = KvPool({0: shape}, blocks=7, block_size=page, paged=True, device=device)
+    source = torch.Generator().manual_seed(0)
+
+    def some(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=source).to(device, shape.dtype)
+
+    pool.keys[0].copy_(some(*pool.keys[0].shape))
+    pool.values[0].copy_(some(*pool.values[0].shape))
+    pieces = [
+        Piece(0, page + 5, (0,), table=(4, 1)),
+        Piece(1, page - 2, (0,) * 6, table=(0, 3)),
+        Piece(2, 2, (0,), table=(5,)),
+        Piece(3, 1, (0,) * 7, table=(6,)),
+    ]
+    for group in (1, 2):
+        call = LayerCall(
+            0,
+            some(shape.heads * group, 15, shape.key_dim),
+            some(shape.heads, 15, shape.key_dim),
+            some(shape.heads, 15, shape.value_dim),
+            scaling=shape.key_dim**-0.5,
+            window=shape.window,
+            softcap=None,
+        )
+        want = pack(pool, pieces).attend(call).float()
+        got = pack(pool, pieces, kernel).attend(call).float()
+        error = float((got - want).norm() / want.norm())
+        if not error <= _KERNEL_TOLERANCE:
+            return False
+    return True

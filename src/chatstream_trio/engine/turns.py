@@ -1,98 +1,34 @@
 """Who prefills and who decodes in the next turn. Pure: no thread, no clock, no model.
 
-:class:`Turns` knows streams as rows, prompts and counts. It does not know who asked, what the
+:class:`Turns` knows streams as rows, texts and counts. It does not know who asked, what the
 tokens mean, nor how long a turn takes.
 
 One turn (law 5 and 6 of the design): every stream that decodes gets exactly one step; newcomers
 share one budget of prompt tokens, oldest first, however many they are.
+
+Where the KV memory is too small for all, the youngest streams are paused: they give their blocks
+back, and are read again, with what they have said, when there is room. Streams get room in the
+order of their age and lose it in the opposite order, so that those who have it are always the
+oldest. The oldest of all never waits and always ends; this is why there is no livelock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 
-from attrs import define, field, frozen
+from attrs import Factory, define, evolve, field
 
-from chatstream_trio.engine.rows import Rows
+from chatstream_trio.engine.blocks import Blocks, Table
 from chatstream_trio.engine.runner import (
-    GREEDY,
     Decode,
     Prefill,
-    Sampling,
+    RunnerInfo,
     Start,
     Step,
     Turn,
     TurnResult,
 )
-
-
-class Ending(Enum):
-    """How a stream came to its end."""
-
-    STOP = "stop"
-    """End of sequence, or a stop token."""
-    LENGTH = "length"
-    """``max_tokens`` were produced."""
-    CANCELLED = "cancelled"
-    FAULT = "fault"
-
-
-@frozen
-class StreamSpec:
-    """What the engine must know to run one stream. ``number`` is unique for the engine's life."""
-
-    number: int
-    prompt: tuple[int, ...]
-    max_tokens: int
-    sampling: Sampling = GREEDY
-    stop_token_ids: frozenset[int] = frozenset()
-    """Tokens that end the stream, end of sequence among them. They are not part of the answer."""
-
-
-@frozen
-class StreamOutcome:
-    """What one stream got out of a turn. With ``finished`` set, its row is free again."""
-
-    number: int
-    tokens: tuple[int, ...] = ()
-    finished: Ending | None = None
-    fault: str | None = None
-    cached_tokens: int = 0
-    """Tokens of its prompt that did not have to be read."""
-
-
-@define
-class _Stream:
-    spec: StreamSpec
-    row: int
-    cached: int
-    """Prompt tokens that were in the KV cache when it started."""
-    read: int
-    """Prompt tokens that are in the KV cache."""
-    produced: int = 0
-    last: int = -1
-    """The newest token: what the next decode step feeds."""
-
-    @property
-    def decodes(self) -> bool:
-        return self.read == len(self.spec.prompt)
-
-    def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
-        """Take new tokens up to the first that ends the stream."""
-        kept: list[int] = []
-        ending = None
-        for token in tokens:
-            if token in self.spec.stop_token_ids:
-                ending = Ending.STOP
-                break
-            kept.append(token)
-            self.last = token
-            self.produced += 1
-            if self.produced >= self.spec.max_tokens:
-                ending = Ending.LENGTH
-                break
-        return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)
+from chatstream_trio.engine.streams import Ending, Stream, StreamOutcome, StreamSpec
 
 
 @define
@@ -106,37 +42,51 @@ class Turns:
     rows: int
     prefill_chunk: int
     """Prompt tokens read in one turn, in total."""
-    _streams: dict[int, _Stream] = field(factory=dict, init=False)
-    _rows: Rows = field(init=False)
-    _started: list[Start] = field(factory=list, init=False)
+    blocks: Blocks
+    max_model_len: int = Factory(lambda self: self.blocks.count * self.blocks.size, takes_self=True)
+    """A stream ends when its text is so long. All blocks together have room for one at least."""
+    _streams: dict[int, Stream] = field(factory=dict, init=False)
+    """By number, the oldest first."""
+    _starts: int = field(default=0, init=False)
     _ended: list[int] = field(factory=list, init=False)
+    _pauses: list[StreamOutcome] = field(factory=list, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._rows = Rows(self.rows)
+    @classmethod
+    def of(cls, info: RunnerInfo, prefill_chunk: int) -> Turns:
+        """For a runner that describes itself so."""
+        blocks = Blocks(info.blocks, info.block_size)
+        return cls(info.rows, prefill_chunk, blocks, info.max_model_len)
 
     @property
     def active(self) -> int:
-        """Streams that hold a row."""
+        """Streams that are not over, paused ones among them."""
         return len(self._streams)
 
-    def start(self, spec: StreamSpec) -> None:
-        """Give the stream a free row; its prefill begins with the next turn.
+    @property
+    def paused(self) -> int:
+        """Streams that have no room in the KV memory."""
+        return sum(stream.table is None for stream in self._streams.values())
+
+    def start(self, spec: StreamSpec) -> StreamOutcome | None:
+        """Give the stream a free row; its prefill begins with the next turn that has room for it.
+
+        Returns:
+            None, or how it ended at once: its prompt is too long for this runner.
 
         Raises:
-            RuntimeError: No row is free.
+            RuntimeError: No row is free. Seats are as many as rows, so somebody gave a seat back
+                too early (law 4).
         """
-        place = self._rows.take(spec.prompt)
-        self._streams[spec.number] = _Stream(spec, place.row, cached=place.kept, read=place.kept)
-        self._started.append(
-            Start(
-                place.row,
-                spec.prompt,
-                spec.sampling,
-                kept=place.kept,
-                source=place.source,
-                stream=spec.number,
-            )
-        )
+        taken = {stream.row for stream in self._streams.values()}
+        row = next((row for row in range(self.rows) if row not in taken), None)
+        if row is None:
+            raise RuntimeError("no KV row is free for a stream that holds a seat")
+        if len(spec.prompt) > self.max_model_len:
+            fault = f"a prompt of {len(spec.prompt)} tokens does not fit"
+            return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
+        longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
+        self._streams[spec.number] = Stream(spec, row, list(spec.prompt), longest)
+        return None
 
     def cancel(self, number: int) -> StreamOutcome | None:
         """Let go of a stream. None when it is already over."""
@@ -149,40 +99,109 @@ class Turns:
         """The next turn. Calling it commits to it: run it, then ``settle`` it."""
         if not self._streams:
             return None
+        # In this order: what a newcomer copies is then not given away in the same turn.
+        started = () if self._make_room() else self._begin()
         budget = self.prefill_chunk
         chunks: list[Prefill] = []
         steps: list[Decode] = []
-        for stream in self._streams.values():
-            prompt_tokens = len(stream.spec.prompt)
+        tables: dict[int, tuple[int, ...]] = {}
+        for stream in self._placed():
             if stream.decodes:
-                position = prompt_tokens + stream.produced - 1
-                steps.append(Decode(stream.row, stream.last, position))
+                steps.append(Decode(stream.row, stream.text[-1], len(stream.text) - 1))
             elif budget:
-                stop = min(prompt_tokens, stream.read + budget)
+                stop = min(stream.goal, stream.read + budget)
                 budget -= stop - stream.read
                 chunks.append(Prefill(stream.row, stream.read, stop))
-        turn = Turn(tuple(self._ended), tuple(self._started), tuple(chunks), tuple(steps))
-        self._ended.clear()
-        self._started.clear()
-        return turn
+            if stream.table is not None:
+                tables[stream.row] = stream.table.blocks
+        ended, self._ended = tuple(self._ended), []
+        return Turn(ended, started, tuple(chunks), tuple(steps), tables)
 
     def settle(self, turn: Turn, result: TurnResult) -> tuple[StreamOutcome, ...]:
-        """Take the result of the planned turn: what every stream in it got."""
+        """Take the result of the planned turn: what came of every stream that had a part in it."""
         by_row = {stream.row: stream for stream in self._streams.values()}
         steps = {step.row: step for step in result.steps}
-        outcomes = []
+        outcomes, self._pauses = self._pauses, []
         for chunk in turn.prefill:
             stream = by_row[chunk.row]
-            stream.read = chunk.stop
-            self._rows.add(chunk.row, stream.spec.prompt[chunk.start : chunk.stop])
+            self._note(stream, chunk.stop)
             if stream.decodes or chunk.row in steps:
                 outcomes.append(self._take(stream, steps.get(chunk.row)))
         for decode in turn.decode:
-            self._rows.add(decode.row, (decode.token,))
+            self._note(by_row[decode.row], decode.position + 1)
             outcomes.append(self._take(by_row[decode.row], steps.get(decode.row)))
         return tuple(outcomes)
 
-    def _take(self, stream: _Stream, step: Step | None) -> StreamOutcome:
+    # ---- Room
+
+    def _placed(self) -> list[Stream]:
+        """The streams that have blocks, the oldest first."""
+        return [stream for stream in self._streams.values() if stream.table is not None]
+
+    def _make_room(self) -> bool:
+        """Give each stream the block that its next token needs. Whether anybody was paused."""
+        placed = self._placed()
+        before = len(placed)
+        index = 0
+        while index < len(placed):
+            stream = placed[index]
+            assert stream.table is not None
+            if self.blocks.grow(stream.table, len(stream.text)):
+                index += 1
+            else:
+                self._pause(placed.pop())
+        return len(placed) < before
+
+    def _pause(self, stream: Stream) -> None:
+        assert stream.table is not None
+        self.blocks.release(stream.table)
+        stream.table = None
+        self._pauses.append(StreamOutcome(stream.spec.number, paused=True))
+
+    def _begin(self) -> tuple[Start, ...]:
+        """Give blocks to those that have none, as long as there are enough for the oldest of them.
+
+        One block stays free for each stream that may need another: otherwise who comes now would
+        have to go again at once.
+        """
+        placed = self._placed()
+        growing = sum(self._grows(stream) for stream in placed)
+        starts = []
+        for stream in list(self._streams.values())[len(placed) :]:
+            stream.table = self.blocks.take(stream.text, spare=growing)
+            if stream.table is None:
+                break
+            starts.append(self._start(stream, stream.table))
+            growing += self._grows(stream)
+        return tuple(starts)
+
+    def _grows(self, stream: Stream) -> bool:
+        assert stream.table is not None
+        return self.blocks.needed(stream.longest) > len(stream.table.blocks)
+
+    def _start(self, stream: Stream, table: Table) -> Start:
+        if not stream.told:
+            stream.cached = table.kept
+        self._starts += 1
+        stream.told, stream.goal, stream.read = True, len(stream.text), table.kept
+        return Start(
+            stream.row,
+            tuple(stream.text),
+            stream.spec.sampling,
+            kept=table.kept,
+            source=table.source,
+            stream=self._starts,
+            said=stream.produced,
+        )
+
+    # ---- What became of them
+
+    def _note(self, stream: Stream, read: int) -> None:
+        assert stream.table is not None
+        stream.read = read
+        self.blocks.fill(stream.table, stream.text, read)
+
+    def _take(self, stream: Stream, step: Step | None) -> StreamOutcome:
         if step is None or not (step.tokens or step.fault):
             step = Step(stream.row, fault="the runner gave this stream no token")
         if step.fault is not None:
@@ -195,34 +214,24 @@ class Turns:
 
     def _release(self, number: int, *, sound: bool = True) -> None:
         stream = self._streams.pop(number)
-        told = [start for start in self._started if start.row != stream.row]
-        if len(told) == len(self._started):
+        if stream.told:
             self._ended.append(stream.row)
-        else:
-            sound = False  # the runner never heard of it, so nothing was copied either
-        self._started = told
-        self._rows.release(stream.row, sound=sound)
+        if stream.table is not None:
+            self.blocks.release(stream.table, sound=sound)
 
 
 def split(turn: Turn) -> Iterator[Turn]:
     """The same work, one row at a time: to find the row on which a whole turn fails."""
     starts = {start.row: start for start in turn.started}
-    ended = turn.ended
+    rest = evolve(turn, started=(), prefill=(), decode=())
     for chunk in turn.prefill:
-        yield _alone(ended, starts.pop(chunk.row, None), prefill=(chunk,))
-        ended = ()
+        start = starts.pop(chunk.row, None)
+        yield evolve(rest, started=(start,) if start else (), prefill=(chunk,))
+        rest = evolve(rest, ended=())
     for decode in turn.decode:
-        yield _alone(ended, starts.pop(decode.row, None), decode=(decode,))
-        ended = ()
+        start = starts.pop(decode.row, None)
+        yield evolve(rest, started=(start,) if start else (), decode=(decode,))
+        rest = evolve(rest, ended=())
     for start in starts.values():  # newcomers that this turn's budget did not reach
-        yield _alone(ended, start)
-        ended = ()
-
-
-def _alone(
-    ended: tuple[int, ...],
-    start: Start | None,
-    prefill: tuple[Prefill, ...] = (),
-    decode: tuple[Decode, ...] = (),
-) -> Turn:
-    return Turn(ended, () if start is None else (start,), prefill, decode)
+        yield evolve(rest, started=(start,))
+        rest = evolve(rest, ended=())

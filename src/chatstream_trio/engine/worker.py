@@ -15,7 +15,8 @@ from typing import TypeAlias
 from attrs import frozen
 
 from chatstream_trio.engine.runner import Runner, RunnerLost, Step, Turn, TurnResult
-from chatstream_trio.engine.turns import StreamOutcome, StreamSpec, Turns, split
+from chatstream_trio.engine.streams import StreamOutcome, StreamSpec
+from chatstream_trio.engine.turns import Turns, split
 
 
 @frozen
@@ -51,6 +52,9 @@ class Outcome:
     turns: int
     """Turns run so far."""
     rows_in_use: int
+    """Streams that have room in the KV memory, or are about to be given it."""
+    paused: int = 0
+    """Streams for which it had none."""
 
 
 def work(
@@ -68,12 +72,12 @@ def work(
     Receives:
         The commands that came, oldest first.
     """
-    turns = Turns(runner.info.rows, prefill_chunk)
+    turns = Turns.of(runner.info, prefill_chunk)
     count = 0
     next_turn = clock()
 
     def tell(streams: Iterable[StreamOutcome]) -> None:
-        hand_over(Outcome(tuple(streams), count, turns.active))
+        hand_over(Outcome(tuple(streams), count, turns.active - turns.paused, turns.paused))
 
     while True:
         commands = yield (max(0.0, next_turn - clock()) if turns.active else None)
@@ -81,7 +85,7 @@ def work(
         for command in commands:
             match command:
                 case StartStream(spec):
-                    turns.start(spec)
+                    let_go += filter(None, [turns.start(spec)])
                 case CancelStream(number):
                     let_go += filter(None, [turns.cancel(number)])
                 case Stop():

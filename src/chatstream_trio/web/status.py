@@ -95,6 +95,7 @@ def status_json(chat: ChatStream, client: Client) -> dict[str, Any]:
         "model": chat.model_id,
         "device": device,
         "kv_rows": now.engine.kv_rows,
+        "paused": now.engine.paused,
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "streams": [
             _stream_json(stream)

@@ -1,0 +1,203 @@
+"""Which blocks of the KV memory are free, and what each still holds: so that a prompt that begins
+like something in the memory is not read again. Pure: no tensors, no clock, no streams.
+
+A block has room for ``size`` tokens. Where a block is a stream's whole row, a stream has one; where
+blocks are pages, it has a table of them, and gets another when the last one is full. A block is
+free as soon as nobody uses it, and keeps what it holds until somebody needs it: the least recently
+used goes first.
+
+A newcomer whose prompt begins like what is held *shares* the full blocks, whoever uses them: they
+are never written again. What it has in common with a block beyond those it gets as a copy, or it
+goes on in that block. At least its last token is always read, since that is what gives the next.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import sha256
+
+from attrs import define, field
+
+WORTH_IT = 16
+"""Common tokens below which nothing is copied: chat templates all begin alike."""
+_STRIDE = 256
+_NOTHING = b""
+"""What is held before the first block."""
+
+
+@define
+class Table:
+    """The blocks of one stream. Read it; only :class:`Blocks` changes it."""
+
+    blocks: tuple[int, ...]
+    """Position ``p`` is in ``blocks[p // size]``."""
+    shared: int
+    """So many blocks at the beginning were written by somebody else."""
+    kept: int
+    """Tokens at the beginning that need not be read: they are in the memory."""
+    source: int | None
+    """Where some of them end in the middle of a block: the block that holds those, which may be
+    the table's own. None: they end with a block."""
+    filled: int
+    """Tokens that are known to be in the blocks."""
+
+
+@define
+class _Block:
+    tokens: list[int] = field(factory=list)
+    """What it holds, by position."""
+    before: bytes = _NOTHING
+    """The digest of all that its stream has before it."""
+    path: bytes = _NOTHING
+    """The same and its own tokens, once it is full."""
+    users: int = 0
+    """Tables that it is in."""
+    listed: bool = False
+    """Whether newcomers may find it."""
+
+
+@define
+class Blocks:
+    """The blocks of one runner."""
+
+    count: int
+    size: int
+    _blocks: list[_Block] = field(init=False)
+    _free: OrderedDict[int, None] = field(init=False)
+    """The free blocks: first those that hold nothing, then the least recently used."""
+    _after: dict[bytes, dict[int, None]] = field(factory=dict, init=False)
+    """What comes before -> the listed blocks that continue it."""
+
+    def __attrs_post_init__(self) -> None:
+        self._blocks = [_Block() for _ in range(self.count)]
+        self._free = OrderedDict.fromkeys(range(self.count))
+
+    @property
+    def free(self) -> int:
+        """Blocks that nobody uses."""
+        return len(self._free)
+
+    def needed(self, tokens: int) -> int:
+        """How many blocks so many tokens take."""
+        return -(-tokens // self.size)
+
+    def take(self, text: Sequence[int], spare: int = 0) -> Table | None:
+        """Blocks for a text that is about to be read.
+
+        Returns:
+            None if that would leave less than ``spare`` free blocks; nothing has changed then.
+        """
+        shared, rest, source = self._find(list(text))
+        fresh = self.needed(len(text)) - len(shared)
+        idle = sum(1 for block in shared if not self._blocks[block].users)
+        if fresh + spare > len(self._free) - idle:
+            return None
+        for block in shared:
+            self._use(block)
+        own: list[int] = []
+        if source is not None and self._goes_on(source, rest, fresh):
+            own.append(self._clear(source))
+        while len(own) < fresh:
+            own.append(self._clear(self._oldest(but=source)))
+        whole = len(shared) * self.size
+        return Table((*shared, *own), len(shared), whole + rest, source, filled=whole)
+
+    def grow(self, table: Table, length: int) -> bool:
+        """Give the table blocks for ``length`` tokens; False if there are not enough of them."""
+        more = self.needed(length) - len(table.blocks)
+        if more <= 0:
+            return True
+        if more > len(self._free):
+            return False
+        table.blocks += tuple(self._clear(self._oldest()) for _ in range(more))
+        return True
+
+    def fill(self, table: Table, text: Sequence[int], stop: int) -> None:
+        """The table's blocks hold the first ``stop`` tokens of ``text`` from now on."""
+        while table.filled < stop:
+            index = table.filled // self.size
+            number = table.blocks[index]
+            block = self._blocks[number]
+            if not block.tokens:
+                block.before = self._blocks[table.blocks[index - 1]].path if index else _NOTHING
+                self._after.setdefault(block.before, {})[number] = None
+                block.listed = True
+            end = min(stop, (index + 1) * self.size)
+            block.tokens.extend(text[table.filled : end])
+            table.filled = end
+            if len(block.tokens) == self.size:
+                held = array("q", block.tokens).tobytes()
+                block.path = sha256(block.before + held).digest()
+
+    def release(self, table: Table, *, sound: bool = True) -> None:
+        """Nobody uses the table any more. What it holds is kept, unless it is not ``sound``."""
+        for index in range(len(table.blocks) - 1, -1, -1):  # an end is of no use without its start
+            number = table.blocks[index]
+            block = self._blocks[number]
+            if not sound and index >= table.shared:
+                self._hide(number)
+            block.users -= 1
+            if not block.users:
+                self._free[number] = None
+                if not block.listed:
+                    self._free.move_to_end(number, last=False)
+
+    def _find(self, text: list[int]) -> tuple[list[int], int, int | None]:
+        """Full blocks to share, and how many tokens more are at the beginning of which block."""
+        shared: list[int] = []
+        before, limit = _NOTHING, len(text) - 1
+        while True:
+            at = len(shared) * self.size
+            page = text[at : at + self.size]
+            best, common = None, 0
+            for number in self._after.get(before, ()):
+                alike = _common(self._blocks[number].tokens, page)
+                if alike > common:
+                    best, common = number, alike
+            common = min(common, limit - at)
+            if best is None or common < self.size:
+                return (shared, common, best) if common >= WORTH_IT else (shared, 0, None)
+            shared.append(best)
+            before = self._blocks[best].path
+
+    def _goes_on(self, source: int, rest: int, fresh: int) -> bool:
+        """Whether a newcomer takes the block over, rather than getting a copy of its beginning."""
+        if source not in self._free:
+            return False
+        return 2 * rest >= len(self._blocks[source].tokens) or len(self._free) <= fresh
+
+    def _oldest(self, but: int | None = None) -> int:
+        return next(block for block in self._free if block != but)
+
+    def _use(self, number: int) -> None:
+        self._blocks[number].users += 1
+        self._free.pop(number, None)
+
+    def _clear(self, number: int) -> int:
+        """Use a free block for something new."""
+        self._hide(number)
+        self._use(number)
+        block = self._blocks[number]
+        block.tokens, block.before, block.path = [], _NOTHING, _NOTHING
+        return number
+
+    def _hide(self, number: int) -> None:
+        block = self._blocks[number]
+        if block.listed:
+            block.listed = False
+            siblings = self._after[block.before]
+            del siblings[number]
+            if not siblings:
+                del self._after[block.before]
+
+
+def _common(held: list[int], page: list[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    most = min(len(held), len(page))
+    start = 0
+    while start < most and held[start : start + _STRIDE] == page[start : start + _STRIDE]:
+        start += _STRIDE
+    end = min(most, start + _STRIDE)
+    return next((i for i in range(start, end) if held[i] != page[i]), min(most, end))

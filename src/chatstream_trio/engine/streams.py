@@ -1,0 +1,93 @@
+"""One stream on its way through the turns: what it wants, where it is, what became of it. Pure.
+
+It does not know of other streams.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import define, frozen
+
+from chatstream_trio.engine.blocks import Table
+from chatstream_trio.engine.runner import GREEDY, Sampling
+
+
+class Ending(Enum):
+    """How a stream came to its end."""
+
+    STOP = "stop"
+    """End of sequence, or a stop token."""
+    LENGTH = "length"
+    """``max_tokens`` were produced."""
+    CANCELLED = "cancelled"
+    FAULT = "fault"
+
+
+@frozen
+class StreamSpec:
+    """What the engine must know to run one stream. ``number`` is unique for the engine's life."""
+
+    number: int
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling = GREEDY
+    stop_token_ids: frozenset[int] = frozenset()
+    """Tokens that end the stream, end of sequence among them. They are not part of the answer."""
+
+
+@frozen
+class StreamOutcome:
+    """What one stream got out of a turn. With ``finished`` set, its row is free again."""
+
+    number: int
+    tokens: tuple[int, ...] = ()
+    finished: Ending | None = None
+    fault: str | None = None
+    cached_tokens: int = 0
+    """Tokens of its prompt that did not have to be read."""
+    paused: bool = False
+    """Whether it had to give its memory back; it goes on later."""
+
+
+@define
+class Stream:
+    spec: StreamSpec
+    row: int
+    text: list[int]
+    """Its prompt, and what it has said."""
+    longest: int
+    """Tokens that the text may come to have."""
+    goal: int = 0
+    """So much of the text is read as a prompt; the rest is fed token by token."""
+    read: int = 0
+    """Tokens of the text that are in the KV memory."""
+    table: Table | None = None
+    """Its blocks. None: it is paused, or has not begun."""
+    told: bool = False
+    """Whether the runner has heard of it."""
+    cached: int = 0
+    """Prompt tokens that were in the KV memory when it began."""
+
+    @property
+    def produced(self) -> int:
+        return len(self.text) - len(self.spec.prompt)
+
+    @property
+    def decodes(self) -> bool:
+        return self.table is not None and self.read >= self.goal
+
+    def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
+        """Take new tokens up to the first that ends the stream."""
+        kept: list[int] = []
+        ending = None
+        for token in tokens:
+            if token in self.spec.stop_token_ids:
+                ending = Ending.STOP
+                break
+            kept.append(token)
+            self.text.append(token)
+            if len(self.text) >= self.longest:
+                ending = Ending.LENGTH
+                break
+        return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)
