@@ -92,6 +92,7 @@ class ChatStream:
         self._engine = Engine(
             self._load_runner,
             prefill_chunk=settings.prefill_chunk,
+            speculate=settings.speculate,
             threaded=threaded,
             on_end=self._admission.pause,
         )

@@ -89,6 +89,10 @@ class Settings:
     prefill_chunk: int = field(default=256, validator=_in_range(1, 1_000_000))
     """Prompt tokens that are read in one turn, beside the others' steps."""
 
+    speculate: int = field(default=0, validator=_in_range(0, 64))
+    """Tokens that are guessed ahead from a stream's own text, and checked in one step; the answers
+    stay the same. 0 is off; 8 suits summaries, quotations and code."""
+
     threads: int | None = field(default=None, validator=_in_range(1, 1024))
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 

@@ -109,6 +109,40 @@ class RunnerContract:
         for _, steps in drive.turns:
             assert [len(step.tokens) for step in steps] == [1] * runner.info.rows
 
+    @pytest.mark.parametrize("sampling", MIXED)
+    def test_a_guess_changes_nothing_but_the_number_of_tokens(
+        self, make_runner: MakeRunner, sampling: Sampling
+    ) -> None:
+        """Law 7: a step gives what would have been said one by one, as far as the guess was right,
+        and one token more; a wrong guess leaves nothing behind."""
+        fresh, used = (make_runner(rows=2, max_model_len=64) for _ in range(2))
+        prompt, chance = (3, 1, 4, 1, 5), random.Random(9)
+        said = run_streams(fresh, Stream(prompt, tokens=40, sampling=sampling))[0]
+        start = Start(1, prompt, sampling)
+        used.run_turn(Turn(started=(start,), prefill=(Prefill(1, 0, len(prompt)),)))
+        done = 1
+        while done < 32:
+            right = chance.randint(0, 4)
+            wrong = tuple((token + 1) % 50 for token in said[done + right : done + right + 2])
+            draft = (*said[done : done + right], *wrong[: chance.randint(0, 2)])
+            decode = Decode(1, said[done - 1], len(prompt) + done - 1, draft)
+            (step,) = used.run_turn(Turn(decode=(decode,))).steps
+            assert list(step.tokens) == said[done : done + right + 1]
+            done += len(step.tokens)
+
+    def test_guesses_of_one_stream_do_not_change_another(self, make_runner: MakeRunner) -> None:
+        """Law 5 and 7: with a guess or without, each stream has its one step in the same turn."""
+        runner, fresh = (make_runner(rows=2, max_model_len=64) for _ in range(2))
+        prompts = ((3, 1, 4), (1, 5, 9, 2))
+        said = run_streams(fresh, *(Stream(prompt, tokens=20) for prompt in prompts))
+        start = tuple(Start(row, prompt) for row, prompt in enumerate(prompts))
+        read = tuple(Prefill(row, 0, len(prompt)) for row, prompt in enumerate(prompts))
+        runner.run_turn(Turn(started=start, prefill=read))
+        one = Decode(0, said[0][0], 3, tuple(said[0][1:6]))
+        two = Decode(1, said[1][0], 4)
+        steps = {step.row: step.tokens for step in runner.run_turn(Turn(decode=(one, two))).steps}
+        assert steps == {0: tuple(said[0][1:7]), 1: tuple(said[1][1:2])}
+
     def test_a_turn_without_work_gives_nothing(self, runner: Runner) -> None:
         """A turn may only say that rows ended, or start one without reading yet."""
         assert runner.run_turn(Turn()) == TurnResult()

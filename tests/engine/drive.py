@@ -207,13 +207,14 @@ def run_turns(
     *,
     chunk: int = 16,
     every: int = 1,
+    speculate: int = 0,
     check: Callable[[Turns, Turn], None] = lambda turns, turn: None,
 ) -> Loop:
     """The real turn loop; a stream arrives every so many turns, as soon as a row is free.
 
     ``check`` is called after each turn has run, before it is settled.
     """
-    turns, loop = Turns.of(runner.info, chunk), Loop()
+    turns, loop = Turns.of(runner.info, chunk, speculate), Loop()
     waiting, begun = list(specs), set[int]()
     while waiting or turns.active:
         if waiting and turns.active < runner.info.rows and loop.turns % every == 0:

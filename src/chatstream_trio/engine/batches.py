@@ -20,8 +20,8 @@ class Piece:
     row: int
     start: int
     tokens: Sequence[int]
-    wanted: bool = True
-    """Whether somebody wants the logits after the last token."""
+    wanted: int = 1
+    """After so many of the last tokens the logits are wanted."""
     table: tuple[int, ...] = Factory(lambda self: (self.row,), takes_self=True)
     """The row's blocks in the pool, in the order of positions."""
 

@@ -52,10 +52,12 @@ def check_turn(
         read[chunk.row] = prompt
         writes.append(_Write(chunk.row, chunk.start, chunk.stop))
     for step in turn.decode:
-        fits = 0 <= step.position < info.max_model_len
-        if not fits or not 0 <= step.token < info.vocab_size:
+        tokens = (step.token, *step.draft)
+        stop = step.position + len(tokens)
+        fits = 0 <= step.position < stop <= info.max_model_len
+        if not fits or not 0 <= min(tokens) <= max(tokens) < info.vocab_size:
             raise ValueError(f"{step} is out of range")
-        writes.append(_Write(step.row, step.position, step.position + 1))
+        writes.append(_Write(step.row, step.position, stop))
     busy = [write.row for write in writes]
     if len(set(busy)) != len(busy) or not all(0 <= row < info.rows for row in busy):
         raise ValueError(f"rows {busy} are not distinct rows of {info.rows}")

@@ -86,6 +86,7 @@ class Engine:
     Args:
         load: Makes the runner. Called once, in the thread that will run it.
         prefill_chunk: Prompt tokens read in one turn, in total.
+        speculate: Tokens that are guessed ahead in a decode step, at most.
         threaded: False runs the turns in a task on the event loop instead, in the loop's own
             (maybe virtual) time. For tests and for runners that take no time.
         on_end: Called when the runner is gone, before its streams are let go of.
@@ -96,11 +97,13 @@ class Engine:
         load: LoadRunner,
         *,
         prefill_chunk: int,
+        speculate: int = 0,
         threaded: bool = True,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._prefill_chunk = prefill_chunk
+        self._speculate = speculate
         self._on_end = on_end
         self._new_driver = ThreadDriver if threaded else TaskDriver
         self._driver: Driver = self._new_driver()
@@ -149,6 +152,7 @@ class Engine:
         return work(
             runner,
             prefill_chunk=self._prefill_chunk,
+            speculate=self._speculate,
             hand_over=lambda outcome: post(self._receive, outcome),
             clock=clock,
         )

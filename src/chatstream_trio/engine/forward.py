@@ -53,5 +53,5 @@ class ForwardPass:
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
         """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""
         packed = self.pack(pool, pieces)
-        rows = [piece.row for piece in packed.wanted_pieces]
+        rows = [row for row, _ in packed.asked]
         return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]

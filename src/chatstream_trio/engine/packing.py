@@ -40,7 +40,8 @@ class Packed:
     """The place in that block, ``[T]``."""
     wanted: torch.Tensor
     """Indices of the packed tokens whose logits are wanted, ``[n]``."""
-    wanted_pieces: list[Piece]
+    asked: list[tuple[int, int]]
+    """For each of these, the row, and the position of the token that is to be chosen."""
     groups: list[Batch]
     chunks: list[tuple[int, Piece, torch.Tensor | None]]
     """``(index of the first packed token, piece, its blocks [1, n] where they are pages)``"""
@@ -170,7 +171,7 @@ def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) ->
         table = next(tensors)
         starts.append((first, piece, table[None] if len(table) else None))
         first += len(piece.tokens)
-    asked = [piece for piece in ordered if piece.wanted]
+    asked = [(p.row, at + 1) for p in ordered for at in range(p.stop - p.wanted, p.stop)]
     return Packed(
         pool,
         ids[None],
@@ -187,8 +188,8 @@ def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) ->
 
 
 def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:
-    """Ids, positions, rows, blocks and offsets of the tokens; and the last token of each piece
-    whose logits are wanted. The pool is told of what will be written."""
+    """Ids, positions, rows, blocks and offsets of the tokens; and the tokens whose logits are
+    wanted. The pool is told of what will be written."""
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
@@ -207,6 +208,5 @@ def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:
         else:
             blocks.extend(piece.table[at // pool.block_size] for at in span)
             offsets.extend(at % pool.block_size for at in span)
-        if piece.wanted:
-            wanted.append(len(ids) - 1)
+        wanted.extend(range(len(ids) - piece.wanted, len(ids)))
     return [ids, positions, rows, blocks, offsets, wanted]

@@ -111,6 +111,10 @@ class Decode:
     row: int
     token: int
     position: int
+    draft: tuple[int, ...] = ()
+    """A guess at what comes next. It is fed behind ``token``, in the same forward pass; the step
+    has the tokens that the runner would have chosen one by one, as far as they agree with the
+    guess, and the first that does not agree or comes behind the whole guess."""
 
 
 @frozen
@@ -136,7 +140,10 @@ class Turn:
 
 @frozen
 class Step:
-    """What one row got out of a turn: tokens, or a fault that ends this stream only."""
+    """What one row got out of a turn: tokens, or a fault that ends this stream only.
+
+    One token, but for a :class:`Decode` with a ``draft``, which may give up to one more than that.
+    """
 
     row: int
     tokens: tuple[int, ...] = ()

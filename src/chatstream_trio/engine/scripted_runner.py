@@ -108,9 +108,19 @@ class ScriptedRunner:
         return self._next(chunk.row, table, start.said)
 
     def _decode(self, decode: Decode, table: tuple[int, ...]) -> Step:
-        self._write(decode.row, table, decode.position, (decode.token,))
+        """A right guess is written as well, and one token more is said for it."""
         start = self._starts[decode.row]
-        return self._next(decode.row, table, decode.position + 1 - len(start.prompt) + start.said)
+        told = len(start.prompt) - start.said
+        said: list[int] = []
+        for at, token in enumerate((decode.token, *decode.draft), decode.position):
+            if said and said[-1] != token:
+                break
+            self._write(decode.row, table, at, (token,))
+            step = self._next(decode.row, table, at + 1 - told)
+            if step.fault is not None:
+                return Step(decode.row, tuple(said)) if said else step
+            said += step.tokens
+        return Step(decode.row, tuple(said))
 
     def _write(
         self, row: int, table: tuple[int, ...], position: int, tokens: tuple[int, ...]

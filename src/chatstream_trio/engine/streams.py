@@ -10,6 +10,7 @@ from enum import Enum
 from attrs import define, frozen
 
 from chatstream_trio.engine.blocks import Table
+from chatstream_trio.engine.drafts import Drafter
 from chatstream_trio.engine.runner import GREEDY, Sampling
 
 
@@ -68,6 +69,8 @@ class Stream:
     """Whether the runner has heard of it."""
     cached: int = 0
     """Prompt tokens that were in the KV memory when it began."""
+    drafter: Drafter | None = None
+    """Guesses what it says next, where speculation is on."""
 
     @property
     def produced(self) -> int:
@@ -76,6 +79,13 @@ class Stream:
     @property
     def decodes(self) -> bool:
         return self.table is not None and self.read >= self.goal
+
+    def draft(self, room: int) -> tuple[int, ...]:
+        """A guess at what it says next, of at most ``room`` tokens."""
+        room = min(room, self.longest - len(self.text) - 1)
+        if self.drafter is None or room < 1:
+            return ()
+        return self.drafter.guess(self.text, room)
 
     def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
         """Take new tokens up to the first that ends the stream."""

@@ -7,7 +7,7 @@ once; :mod:`.packing` keeps the streams apart, :mod:`.kv` holds their keys and v
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from attrs import evolve
@@ -20,7 +20,7 @@ from chatstream_trio.engine.capacity import PAGE, Wish, cut
 from chatstream_trio.engine.checks import check_turn
 from chatstream_trio.engine.forward import ForwardPass
 from chatstream_trio.engine.kv import KvPool, bytes_per_token
-from chatstream_trio.engine.runner import Prefill, RunnerInfo, Start, Step, Turn, TurnResult
+from chatstream_trio.engine.runner import Decode, Prefill, RunnerInfo, Start, Step, Turn, TurnResult
 from chatstream_trio.engine.sampling import FAULT, Sampler
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError
 
@@ -67,10 +67,7 @@ class TransformersRunner:
     def _run(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> TurnResult:
         for start in turn.started:
             self._start(start, turn.table(start.row))
-        pieces = [
-            Piece(step.row, step.position, (step.token,), table=turn.table(step.row))
-            for step in turn.decode
-        ]
+        pieces = [_decode_piece(step, turn.table(step.row)) for step in turn.decode]
         pieces += [
             _prompt_piece(chunk, prompts[chunk.row], turn.table(chunk.row))
             for chunk in turn.prefill
@@ -80,12 +77,15 @@ class TransformersRunner:
         packed = self._forward.pack(self._pool, pieces)
         logits = self._forward.run(packed)
         self._sampler.feed(packed.rows, packed.positions[0], packed.ids[0])
-        wanted = packed.wanted_pieces
-        if not wanted:
+        if not packed.asked:
             return TurnResult()
-        rows, positions = [piece.row for piece in wanted], [piece.stop for piece in wanted]
-        tokens = self._sampler.choose(logits, rows, positions)
-        return TurnResult(tuple(map(_step, rows, tokens)))
+        rows, positions = zip(*packed.asked, strict=True)
+        chosen: dict[int, list[int]] = {}
+        for row, token in zip(rows, self._sampler.choose(logits, rows, positions), strict=True):
+            chosen.setdefault(row, []).append(token)
+        drafts = {step.row: step.draft for step in turn.decode}
+        steps = [_step(row, tokens, drafts.get(row, ())) for row, tokens in chosen.items()]
+        return TurnResult(tuple(steps))
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -106,11 +106,25 @@ class TransformersRunner:
 
 def _prompt_piece(chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...]) -> Piece:
     tokens = prompt[chunk.start : chunk.stop]
-    return Piece(chunk.row, chunk.start, tokens, chunk.stop == len(prompt), table)
+    return Piece(chunk.row, chunk.start, tokens, int(chunk.stop == len(prompt)), table)
 
 
-def _step(row: int, token: int) -> Step:
-    return Step(row, fault=_FAULT) if token == FAULT else Step(row, (token,))
+def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
+    tokens = (step.token, *step.draft)
+    return Piece(step.row, step.position, tokens, len(tokens), table)
+
+
+def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
+    """What was chosen, as far as the guess agrees: what comes behind was computed for nothing.
+
+    Where the logits behind a right guess are no numbers, they will be so in the next turn as well.
+    """
+    if chosen[0] == FAULT:
+        return Step(row, fault=_FAULT)
+    count = 1
+    while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] != FAULT:
+        count += 1
+    return Step(row, tuple(chosen[:count]))
 
 
 def load_runner(

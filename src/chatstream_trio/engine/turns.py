@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from attrs import Factory, define, evolve, field
 
 from chatstream_trio.engine.blocks import Blocks, Table
+from chatstream_trio.engine.drafts import Drafter
 from chatstream_trio.engine.runner import (
     Decode,
     Prefill,
@@ -45,6 +46,8 @@ class Turns:
     blocks: Blocks
     max_model_len: int = Factory(lambda self: self.blocks.count * self.blocks.size, takes_self=True)
     """A stream ends when its text is so long. All blocks together have room for one at least."""
+    speculate: int = 0
+    """Tokens that are guessed ahead in a decode step, at most."""
     _streams: dict[int, Stream] = field(factory=dict, init=False)
     """By number, the oldest first."""
     _starts: int = field(default=0, init=False)
@@ -52,10 +55,10 @@ class Turns:
     _pauses: list[StreamOutcome] = field(factory=list, init=False)
 
     @classmethod
-    def of(cls, info: RunnerInfo, prefill_chunk: int) -> Turns:
+    def of(cls, info: RunnerInfo, prefill_chunk: int, speculate: int = 0) -> Turns:
         """For a runner that describes itself so."""
         blocks = Blocks(info.blocks, info.block_size)
-        return cls(info.rows, prefill_chunk, blocks, info.max_model_len)
+        return cls(info.rows, prefill_chunk, blocks, info.max_model_len, speculate)
 
     @property
     def active(self) -> int:
@@ -85,7 +88,9 @@ class Turns:
             fault = f"a prompt of {len(spec.prompt)} tokens does not fit"
             return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
         longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
-        self._streams[spec.number] = Stream(spec, row, list(spec.prompt), longest)
+        drafter = Drafter(self.speculate) if self.speculate else None
+        stream = Stream(spec, row, list(spec.prompt), longest, drafter=drafter)
+        self._streams[spec.number] = stream
         return None
 
     def cancel(self, number: int) -> StreamOutcome | None:
@@ -107,7 +112,7 @@ class Turns:
         tables: dict[int, tuple[int, ...]] = {}
         for stream in self._placed():
             if stream.decodes:
-                steps.append(Decode(stream.row, stream.text[-1], len(stream.text) - 1))
+                steps.append(self._decode(stream))
             elif budget:
                 stop = min(stream.goal, stream.read + budget)
                 budget -= stop - stream.read
@@ -128,9 +133,20 @@ class Turns:
             if stream.decodes or chunk.row in steps:
                 outcomes.append(self._take(stream, steps.get(chunk.row)))
         for decode in turn.decode:
-            self._note(by_row[decode.row], decode.position + 1)
-            outcomes.append(self._take(by_row[decode.row], steps.get(decode.row)))
+            stream, step = by_row[decode.row], steps.get(decode.row)
+            self._note(stream, decode.position + 1)
+            outcomes.append(self._take(stream, step))
+            if stream.drafter is not None and decode.draft and step is not None:
+                right = max(0, len(step.tokens) - 1)
+                stream.drafter.settle(len(decode.draft), right, len(stream.text))
         return tuple(outcomes)
+
+    def _decode(self, stream: Stream) -> Decode:
+        """The stream's step. Nobody is paused for a guess: it has what room there is."""
+        assert stream.table is not None
+        room = len(stream.table.blocks) * self.blocks.size - len(stream.text)
+        draft = stream.draft(room)
+        return Decode(stream.row, stream.text[-1], len(stream.text) - 1, draft)
 
     # ---- Room
 

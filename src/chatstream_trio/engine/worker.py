@@ -61,6 +61,7 @@ def work(
     runner: Runner,
     *,
     prefill_chunk: int,
+    speculate: int = 0,
     hand_over: Callable[[Outcome], None],
     clock: Callable[[], float],
 ) -> TurnLoop:
@@ -72,7 +73,7 @@ def work(
     Receives:
         The commands that came, oldest first.
     """
-    turns = Turns.of(runner.info, prefill_chunk)
+    turns = Turns.of(runner.info, prefill_chunk, speculate)
     count = 0
     next_turn = clock()
 
