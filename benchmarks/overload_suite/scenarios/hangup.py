@@ -130,7 +130,8 @@ async def _begin(
     sock: trio.socket.SocketType, trial: Trial, phase: str, stream: bool, id: str
 ) -> None:
     words = PREFILL_TURNS * PREFILL_CHUNK if phase == "prefilling" else 2
-    text = " ".join(f"w{n}" for n in range(words))
+    # Each request has words of its own, or it would find its prompt in the KV memory.
+    text = " ".join(f"{id}-{n}" for n in range(words))
     what = Ask(text=text, max_tokens=FOREVER, stream=stream, id=id)
     await sock.connect((trial.server.address.host, trial.server.address.port))
     await send_all(sock, chat_request(trial.server.address, what))
