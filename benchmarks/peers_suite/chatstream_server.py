@@ -13,6 +13,7 @@ import logging
 import sys
 from contextlib import asynccontextmanager
 
+import torch
 import uvicorn
 from chatstream import AbstractChatPrompt, ChatStream
 from fastapi import FastAPI, Request
@@ -24,7 +25,8 @@ QUEUE = 64
 
 path, port, seats, tokens = sys.argv[1], *map(int, sys.argv[2:5])
 tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+# Its samplers know float32 and float16 only; in float16 a processor computes slowly.
+model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
 
 class ChatML(AbstractChatPrompt):
