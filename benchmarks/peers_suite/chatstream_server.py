@@ -13,7 +13,6 @@ import logging
 import sys
 from contextlib import asynccontextmanager
 
-import torch
 import uvicorn
 from chatstream import AbstractChatPrompt, ChatStream
 from fastapi import FastAPI, Request
@@ -25,8 +24,9 @@ QUEUE = 64
 
 path, port, seats, tokens = sys.argv[1], *map(int, sys.argv[2:5])
 tokenizer = AutoTokenizer.from_pretrained(path)
-# Its samplers know float32 and float16 only; in float16 a processor computes slowly.
-model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+# Its samplers know no bfloat16, in which the model may well be faster: they get float32 from it.
+model.get_output_embeddings().register_forward_hook(lambda module, inputs, out: out.float())
 
 
 class ChatML(AbstractChatPrompt):
