@@ -159,6 +159,15 @@ async def test_responses_follow_each_other_on_one_connection(size: int) -> None:
     assert not reader.reusable
 
 
+async def test_a_connection_that_the_server_will_close_is_not_used_again() -> None:
+    """It says so in the response."""
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+    reader = Reader(bites(head + b"ok", 1000))
+    await reader.head()
+    assert await reader.body() == b"ok"
+    assert not reader.reusable
+
+
 @pytest.mark.parametrize("head", [b"", CHUNKED, SIZED[:-1], CHUNKED + b"5\r\nab"])
 async def test_a_connection_that_ends_too_early(head: bytes) -> None:
     """It is told apart from a body that is over."""

@@ -19,7 +19,11 @@ from benchmarks.peers_suite.servers import Peer, PeerFailedError, running
 GUARD = 60.0
 STUB = """
 import http.server, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+child = subprocess.Popen(
+    [sys.executable, "-c", STUBBORN + "; time.sleep(600)"], stdout=subprocess.PIPE
+)
+child.stdout.readline()
 open(sys.argv[2], "w").write(str(child.pid))
 TEXT = b'data: {"choices":[{"delta":{"content":"x "}}]}\\n\\n'
 END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\\n\\ndata: [DONE]\\n\\n'
@@ -58,7 +62,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 async def test_a_server_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    """It waits until the server answers; afterwards nothing of it runs on, also after an error."""
+    """Also after an error, and also what does not listen to SIGTERM."""
     with trio.fail_after(GUARD):
         with pytest.raises(KeyError):  # noqa: PT012
             async with running(stub(tmp_path, "a"), tmp_path) as url:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import signal
 import subprocess
@@ -57,13 +58,19 @@ async def test_an_open_loop() -> None:
         assert len(again.samples) == len(report.samples)
 
 
-async def test_a_server_that_refuses() -> None:
+async def test_a_server_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 429 is counted by its code, and its user comes again after a pause."""
+    monkeypatch.setattr("chatstream_trio.bench.measure.MOST_PAUSE", 0.1)
     async with open_house(max_active=1, max_waiting=0, pace=0.005) as house:
         report = await bench(house.served.urls[0], users=3, requests=9, warmup=0, max_tokens=20)
         assert report.outcomes["refused"] == report.errors["429 queue_full"] > 0
         assert report.done > 0
         assert report.done + report.outcomes["refused"] == 9
+    for user in range(3):
+        mine = [sample for sample in report.samples if sample.user == user]
+        for one, following in itertools.pairwise(mine):
+            assert one.ended is not None
+            assert one.error is None or following.started - one.ended >= 0.09
 
 
 async def test_without_usage_chunks_are_counted() -> None:
