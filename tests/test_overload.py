@@ -15,9 +15,11 @@ from attrs import evolve
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.overload_suite.bench import SHORT, Bench
-from benchmarks.overload_suite.results import Figures, Result, Spread
+from benchmarks.overload_suite.results import Figures, Result
 from benchmarks.overload_suite.scenarios import SCENARIOS
 from benchmarks.overload_suite.scenarios.abandon import TIMES_LONGER
+
+from chatstream_trio.bench.figures import Spread
 
 OPTIONS = evolve(SHORT, seconds=1.5, factors=(5,), samples=2, soak_requests=300)
 

@@ -59,6 +59,7 @@ def top(names: set[str]) -> set[str]:
         ("admission.py", {"torch", "quart", "hypercorn"}),
         ("generation.py", {"torch", "quart", "hypercorn"}),
         ("service.py", {"torch", "quart", "hypercorn"}),
+        ("bench", {"torch", "transformers", "quart", "quart_trio", "hypercorn"}),
     ],
 )
 def test_what_a_layer_does_not_know(where: str, forbidden: set[str]) -> None:
@@ -79,6 +80,14 @@ def test_only_the_engines_crossing_knows_trio() -> None:
         assert all(
             name.startswith(("chatstream_trio.engine", "chatstream_trio.errors")) for name in house
         ), path
+
+
+def test_the_load_generator_knows_only_the_wire() -> None:
+    """Of the package it takes the errors and the checks of settings, and nothing that serves."""
+    allowed = ("chatstream_trio.bench", "chatstream_trio.errors", "chatstream_trio.settings")
+    for path in files("bench"):
+        house = {name for name in imports(path) if name.startswith("chatstream_trio.")}
+        assert all(name.startswith(allowed) for name in house), path
 
 
 LAYERS = ("errors", "events", "engine text", "request", "admission", "generation", "service", "web")
@@ -109,7 +118,7 @@ def run(code: str) -> str:
 
 def test_importing_loads_nothing_heavy() -> None:
     """``import chatstream_trio`` and ``--help`` load neither torch nor transformers."""
-    heavy = "sorted({'torch', 'transformers', 'quart'} & set(__import__('sys').modules))"
+    heavy = "sorted({'torch', 'transformers', 'quart', 'trio'} & set(__import__('sys').modules))"
     assert run(f"import chatstream_trio; print({heavy})") == "[]\n"
     help_ = "import chatstream_trio.cli as c; c.main(['serve', '--help'])"
     assert run(f"{help_}; print({heavy})").endswith("[]\n")

@@ -13,12 +13,14 @@ import trio
 from attrs import Factory, define, field, frozen
 from benchmarks.overload_suite import results, server
 from benchmarks.overload_suite.client import PATIENCE, ask
-from benchmarks.overload_suite.http import Address
+from benchmarks.overload_suite.http import address_of
 from benchmarks.overload_suite.load import offer
 from benchmarks.overload_suite.records import Ask, Ending, Record
 from benchmarks.overload_suite.results import Result
 from benchmarks.overload_suite.server import Server
 from benchmarks.overload_suite.texts import CollectedTexts, ScriptedTexts, Texts, collect
+
+from chatstream_trio.bench.http import Address
 
 SCRIPTED = "scripted"
 MOST_LINES = 60
@@ -176,7 +178,7 @@ class Bench:
     ) -> AbstractAsyncContextManager[Server]:
         options = self.options
         if options.url is not None:
-            return nullcontext(Server(Address.of(options.url), pid=options.pid))
+            return nullcontext(Server(address_of(options.url), pid=options.pid))
         model = model or options.model
         chosen = () if model is None else ("--model", model)
         room = ("active", options.max_active), ("waiting", options.max_waiting)

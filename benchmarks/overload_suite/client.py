@@ -10,17 +10,18 @@ from typing import Any
 
 import msgspec
 import trio
-from benchmarks.overload_suite.http import (
-    Address,
-    Connection,
-    ConnectionEndedError,
-    Head,
-    new_socket,
-    request,
-    reset,
-    send_all,
-)
+from benchmarks.overload_suite.http import new_socket, reader_of, reset, send_all
 from benchmarks.overload_suite.records import Ask, Ending, How, Queued, Reading, Record
+
+from chatstream_trio.bench.chunks import (
+    DONE,
+    EventSplitter,
+    data_of,
+    error_code,
+    error_in,
+    read_chunk,
+)
+from chatstream_trio.bench.http import Address, ConnectionEndedError, Head, Reader, request
 
 PATIENCE = 120.0
 """Seconds after which a request that has not ended is called hung."""
@@ -58,7 +59,7 @@ def chat_request(address: Address, what: Ask) -> bytes:
     if what.id is not None:
         headers["X-Stream-Id"] = what.id
     data = msgspec.json.encode({**body, **what.fields})
-    return request("POST", f"{address.base}/chat/completions", address.host, data, headers)
+    return request("POST", f"{address.base}/chat/completions", address, data, headers)
 
 
 def leave(sock: trio.socket.SocketType, how: How) -> None:
@@ -98,14 +99,22 @@ async def _talk(address: Address, sock: trio.socket.SocketType, record: Record) 
         return Ending.CUT if record.status else Ending.UNANSWERED
 
 
-def _reader(sock: trio.socket.SocketType, reading: Reading) -> Connection:
+def _reader(sock: trio.socket.SocketType, reading: Reading) -> Reader:
+    async def slowly() -> bytes:
+        await trio.sleep(1.0)
+        return await sock.recv(1)
+
+    async def never() -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
     match reading:
         case Reading.AT_ONCE:
-            return Connection(sock)
+            return reader_of(sock)
         case Reading.SLOWLY:
-            return Connection(sock, bite=1, pause=1.0)
+            return Reader(slowly)
         case Reading.NEVER:
-            return Connection(sock, pause=inf)
+            return Reader(never)
 
 
 async def _read_on(sock: trio.socket.SocketType) -> None:
@@ -117,18 +126,17 @@ async def _read_on(sock: trio.socket.SocketType) -> None:
             return
 
 
-async def _read(reader: Connection, record: Record) -> Ending:
+async def _read(reader: Reader, record: Record) -> Ending:
     head = await reader.head()
     record.headers_at, record.status = time.monotonic(), head.status
     if head.status != 200:
         return _take_refusal(head, await reader.body(), record)
     if not head.headers.get("content-type", "").startswith("text/event-stream"):
         return _take_whole(msgspec.json.decode(await reader.body()), record)
-    left = b""
+    splitter = EventSplitter()
     while part := await reader.part():
-        *events, left = (left + part).split(b"\n\n")
         now = time.monotonic()
-        for event in events:
+        for event in splitter.feed(part):
             if (ending := _take_event(event, now, record)) is not None:
                 return ending
     return Ending.SERVED if record.finish else Ending.CUT
@@ -137,10 +145,7 @@ async def _read(reader: Connection, record: Record) -> Ending:
 def _take_refusal(head: Head, body: bytes, record: Record) -> Ending:
     if (seconds := head.headers.get("retry-after", "")).isdigit():
         record.retry_after = float(seconds)
-    try:
-        record.error = _code(msgspec.json.decode(body)["error"], f"http_{head.status}")
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        record.error = f"http_{head.status}"
+    record.error = error_in(body, f"http_{head.status}")
     return Ending.REFUSED if head.status == 429 else Ending.FAILED
 
 
@@ -155,23 +160,23 @@ def _take_event(event: bytes, now: float, record: Record) -> Ending | None:
     if event.startswith(b":"):
         _take_comment(event.decode("utf-8", "replace"), now, record)
         return None
-    data = event.removeprefix(b"data:").strip()
-    if data == b"[DONE]":
+    data = data_of(event)
+    if data == DONE:
         record.done = True
         return Ending.SERVED if record.finish else Ending.CUT
-    chunk = msgspec.json.decode(data)
-    if "error" in chunk:
-        record.error = _code(chunk["error"], "error")
+    chunk = read_chunk(data)
+    if chunk.error is not None:
+        record.error = error_code(chunk.error)
         return Ending.FAILED
-    if chunk.get("usage"):
-        record.tokens = chunk["usage"]["completion_tokens"]
-    for choice in chunk.get("choices", ()):
+    if chunk.usage is not None:
+        record.tokens = chunk.usage.completion_tokens
+    for choice in chunk.choices or ():
         if record.seat_at is None:
             record.seat_at = now
-        if text := choice["delta"].get("content"):
+        if choice.delta is not None and (text := choice.delta.text):
             record.chunks.append(now)
             record.texts.append(text)
-        record.finish = choice.get("finish_reason") or record.finish
+        record.finish = choice.finish_reason or record.finish
     going = record.ask.leave
     if going is not None and len(record.chunks) >= going.chunks:
         raise _Left
@@ -183,9 +188,3 @@ def _take_comment(line: str, now: float, record: Record) -> None:
     if "queued" in line and words.get("position", "").isdigit():
         eta = float(words["eta"]) if "eta" in words else None
         record.queue.append(Queued(now, int(words["position"]), eta))
-
-
-def _code(error: Any, otherwise: str) -> str:
-    if not isinstance(error, dict):  # some servers say a sentence instead
-        return otherwise
-    return str(error.get("code") or error.get("type") or otherwise)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
 
 import trio
 from benchmarks.overload_suite.client import PATIENCE, ask
-from benchmarks.overload_suite.http import Address
 from benchmarks.overload_suite.records import Ask, Ending, Record
+
+from chatstream_trio.bench.http import Address
+from chatstream_trio.bench.workload import arrivals
 
 
 def poisson(rate: float, seconds: float, rng: random.Random) -> list[float]:
     """Arrival times of a Poisson process, from 0 to ``seconds``."""
-    times: list[float] = []
-    at = rng.expovariate(rate)
-    while at < seconds:
-        times.append(at)
-        at += rng.expovariate(rate)
-    return times
+    return list(itertools.takewhile(lambda at: at < seconds, arrivals(rate, rng)))
 
 
 async def offer(

@@ -12,10 +12,12 @@ from typing import Any
 
 from attrs import asdict
 from benchmarks.overload_suite.bench import Options
-from benchmarks.overload_suite.results import Figures, Result, Spread
+from benchmarks.overload_suite.results import Figures, Result
 from benchmarks.overload_suite.server import Holdings
 from rich.console import Console
 from rich.table import Table
+
+from chatstream_trio.bench.figures import Spread
 
 MISSING = "–"
 

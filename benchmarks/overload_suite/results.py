@@ -11,28 +11,12 @@ from attrs import Factory, define, frozen
 from benchmarks.overload_suite.records import Ending, Record
 from benchmarks.overload_suite.server import Holdings
 
+from chatstream_trio.bench.figures import Spread, jain
+
 WARM_UP = 0.2
 """The part of the time, at its beginning, that does not count for goodput and fairness."""
 SHORTEST_WAIT = 0.2
 """Seconds; of a shorter wait the ETA, told to a tenth of a second, is mostly rounding."""
-
-
-@frozen
-class Spread:
-    """Median and 99th percentile of some durations, in milliseconds."""
-
-    count: int
-    p50: float | None = None
-    p99: float | None = None
-
-    @classmethod
-    def of(cls, seconds: Iterable[float]) -> Spread:
-        """Of durations in seconds."""
-        values = sorted(seconds)
-        if not values:
-            return cls(0)
-        at = [values[min(len(values) - 1, int(q * len(values)))] for q in (0.5, 0.99)]
-        return cls(len(values), round(at[0] * 1e3, 2), round(at[1] * 1e3, 2))
 
 
 @frozen
@@ -208,12 +192,6 @@ def _fairness(records: Iterable[Record], good: Iterable[Record]) -> float | None
     for record in good:
         got[record.ask.key] += _tokens(record)
     return round(jain([got[key] for key in keys]), 4)
-
-
-def jain(shares: Sequence[float]) -> float:
-    """Jain's index: 1 when all have the same, 1/n when one has everything."""
-    squares = sum(x * x for x in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import trio
 from attrs import asdict, define, field, frozen
-from benchmarks.overload_suite.http import Address, ConnectionEndedError, get
+from benchmarks.overload_suite.http import get
+
+from chatstream_trio.bench.http import Address, ConnectionEndedError
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 START_SECONDS = 120.0

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from attrs import Factory, evolve, frozen
 from benchmarks.overload_suite.client import ask
-from benchmarks.overload_suite.http import Address
 from benchmarks.overload_suite.records import Ask, Ending
+
+from chatstream_trio.bench.http import Address
 
 WORDS = 7
 PROMPTS = (

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 
+from chatstream_trio.bench.options import BenchOptions
 from chatstream_trio.errors import ChatStreamError, SettingsError
 from chatstream_trio.settings import Settings
 
@@ -88,11 +89,35 @@ def chat(
     return converse(Conversation(url, system, {k: v for k, v in options.items() if v is not None}))
 
 
+@app.command
+def bench(
+    options: Annotated[BenchOptions, Parameter(name="*")] = BenchOptions(),
+    *,
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Put a load on any server with OpenAI's chat completions, and say how it was carried.
+
+    Ctrl-C ends it early, with the figures so far. The exit code is 1 when not one request was
+    answered.
+
+    Parameters
+    ----------
+    json
+        Write the figures to this file.
+    plot
+        Draw them to this file (.png, .svg or .pdf). Needs matplotlib.
+    """
+    from chatstream_trio.bench.command import run
+
+    return run(options, json, plot)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the value is the exit code."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        app.config = _sources(tokens)
+        app.config = _sources(tokens) if tokens[:1] == ["serve"] else ()
         result: Any = app(tokens, exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:

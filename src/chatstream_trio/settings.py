@@ -18,7 +18,7 @@ from chatstream_trio.errors import SettingsError
 from chatstream_trio.request import Timeouts
 
 
-def _in_range(
+def in_range(
     low: float, high: float = float("inf")
 ) -> Callable[[Any, Attribute[Any], float | None], None]:
     def check(_: object, attribute: Attribute[Any], value: float | None) -> None:
@@ -59,7 +59,7 @@ class Settings:
     host: str = "127.0.0.1"
     """Address to listen on."""
 
-    port: int = field(default=8000, validator=_in_range(0, 65535))
+    port: int = field(default=8000, validator=in_range(0, 65535))
     """Port to listen on; 0 picks a free one."""
 
     device: str = field(
@@ -70,40 +70,40 @@ class Settings:
     dtype: str = field(default="auto", validator=_one_of("auto", "float32", "bfloat16", "float16"))
     """Precision of the weights: auto (as saved), float32, bfloat16 or float16."""
 
-    max_active: int = field(default=8, validator=_in_range(1, 4096))
+    max_active: int = field(default=8, validator=in_range(1, 4096))
     """Seats: streams that generate at once."""
 
-    max_waiting: int = field(default=64, validator=_in_range(0, 1_000_000))
+    max_waiting: int = field(default=64, validator=in_range(0, 1_000_000))
     """Places in the waiting room; who comes after that is refused."""
 
-    max_model_len: int | None = field(default=None, validator=_in_range(2))
+    max_model_len: int | None = field(default=None, validator=in_range(2))
     """Tokens of prompt and answer together. Default: the model's context, if memory allows."""
 
     kv_memory: str = field(default="50%", validator=_memory)
     """Memory for keys and values, such as 2GiB or 500MB, or a share of what is free once the model
     is loaded, such as 50%."""
 
-    drain_seconds: float = field(default=10.0, validator=_in_range(0, 86_400))
+    drain_seconds: float = field(default=10.0, validator=in_range(0, 86_400))
     """How long running streams may finish after SIGTERM."""
 
-    prefill_chunk: int = field(default=256, validator=_in_range(1, 1_000_000))
+    prefill_chunk: int = field(default=256, validator=in_range(1, 1_000_000))
     """Prompt tokens that are read in one turn, beside the others' steps."""
 
-    speculate: int = field(default=0, validator=_in_range(0, 64))
+    speculate: int = field(default=0, validator=in_range(0, 64))
     """Tokens that are guessed ahead from a stream's own text, and checked in one step; the answers
     stay the same. 0 is off; 8 suits summaries, quotations and code."""
 
-    threads: int | None = field(default=None, validator=_in_range(1, 1024))
+    threads: int | None = field(default=None, validator=in_range(1, 1024))
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 
-    turn_timeout: float = field(default=60.0, validator=_in_range(0.1))
+    turn_timeout: float = field(default=60.0, validator=in_range(0.1))
     """Seconds after which a turn that does not end makes /health say "failed"."""
 
     client_key: str = field(default="auto", validator=_one_of("auto", "bearer", "address"))
     """Who a client is, without configured keys: auto, bearer or address. Seats are dealt fairly
     among clients. auto is the address, and on loopback a bearer token where there is one."""
 
-    trust_proxy: int = field(default=0, validator=_in_range(0, 16))
+    trust_proxy: int = field(default=0, validator=in_range(0, 16))
     """Proxies in front of this server whose X-Forwarded-For is believed."""
 
     api_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
@@ -113,19 +113,19 @@ class Settings:
     admin_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
     """A key that may also see and cancel the requests of others."""
 
-    max_active_per_key: int | None = field(default=None, validator=_in_range(1))
+    max_active_per_key: int | None = field(default=None, validator=in_range(1))
     """Seats that one client may hold at once. Default: all."""
 
-    max_waiting_per_key: int | None = field(default=None, validator=_in_range(0))
+    max_waiting_per_key: int | None = field(default=None, validator=in_range(0))
     """Places that one client may fill. Default: seven eighths of the waiting room."""
 
-    queue_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    queue_timeout: float | None = field(default=None, validator=in_range(0.001, 86_400))
     """Seconds that a request may wait for its seat. Default: as long as it takes."""
 
-    first_token_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    first_token_timeout: float | None = field(default=None, validator=in_range(0.001, 86_400))
     """Seconds from its seat to its first token."""
 
-    total_timeout: float | None = field(default=None, validator=_in_range(0.001, 86_400))
+    total_timeout: float | None = field(default=None, validator=in_range(0.001, 86_400))
     """Seconds from its arrival to the end of its answer."""
 
     certfile: str | None = None
@@ -134,13 +134,13 @@ class Settings:
     keyfile: str | None = None
     """The certificate's private key, as PEM. Default: in the certificate's file."""
 
-    max_body_bytes: int = field(default=4 * 2**20, validator=_in_range(1024))
+    max_body_bytes: int = field(default=4 * 2**20, validator=in_range(1024))
     """Largest request body."""
 
-    max_connections: int = field(default=1024, validator=_in_range(1))
+    max_connections: int = field(default=1024, validator=in_range(1))
     """Open connections at once."""
 
-    write_timeout: float = field(default=30.0, validator=_in_range(0.1))
+    write_timeout: float = field(default=30.0, validator=in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""
 
     @property

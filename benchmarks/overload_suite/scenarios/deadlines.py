@@ -16,7 +16,8 @@ from benchmarks.overload_suite.bench import Bench, Trial
 from benchmarks.overload_suite.client import ask
 from benchmarks.overload_suite.load import poisson
 from benchmarks.overload_suite.records import Ask, Ending, Record
-from benchmarks.overload_suite.results import Spread
+
+from chatstream_trio.bench.figures import Spread
 
 FACTOR = 5.0
 KINDS = ("queue", "first_token", "total")

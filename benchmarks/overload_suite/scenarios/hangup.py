@@ -19,10 +19,13 @@ import trio
 from attrs import define, field
 from benchmarks.overload_suite.bench import Bench, Trial
 from benchmarks.overload_suite.client import chat_request, leave
-from benchmarks.overload_suite.http import Address, Connection, new_socket, request, send_all
+from benchmarks.overload_suite.http import new_socket, reader_of, send_all
 from benchmarks.overload_suite.records import Ask, How
-from benchmarks.overload_suite.results import Spread
 from benchmarks.overload_suite.server import Holdings
+
+from chatstream_trio.bench.chunks import EventSplitter, data_of
+from chatstream_trio.bench.figures import Spread
+from chatstream_trio.bench.http import Address, request
 
 SEATS = 2
 LOOK_SECONDS = 0.004
@@ -50,15 +53,14 @@ class Watch:
         """Read events for ever."""
         with new_socket() as sock:
             await sock.connect((self.address.host, self.address.port))
-            await send_all(sock, request("GET", "/status/stream", self.address.host))
-            connection = Connection(sock)
-            await connection.head()
-            left = b""
-            while part := await connection.part():
-                *events, left = (left + part).split(b"\n\n")
+            await send_all(sock, request("GET", "/status/stream", self.address))
+            reader = reader_of(sock)
+            await reader.head()
+            splitter = EventSplitter()
+            while part := await reader.part():
                 self.at = time.monotonic()
-                for event in events:
-                    self.now = msgspec.json.decode(event.removeprefix(b"data:"))
+                for event in splitter.feed(part):
+                    self.now = msgspec.json.decode(data_of(event))
                     self._news.set()
                     self._news = trio.Event()
 

@@ -14,8 +14,9 @@ import time
 import trio
 from benchmarks.overload_suite.bench import Bench, Trial
 from benchmarks.overload_suite.load import poisson
-from benchmarks.overload_suite.results import Spread
 from benchmarks.overload_suite.server import NO_ANSWER
+
+from chatstream_trio.bench.figures import Spread
 
 HEALTH_SECONDS = 0.25
 

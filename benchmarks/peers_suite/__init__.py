@@ -1,0 +1,1 @@
+"""What the comparison with other servers is made of; run it with ``python -m benchmarks.peers``."""
