@@ -72,7 +72,7 @@ async def test_an_error_that_is_a_sentence() -> None:
     """Some servers' errors are sentences and no objects."""
     async with _answering(_chunks(b'data: {"error": "out of memory"}\n\n')) as address:
         record = await ask(address, ASK)
-    assert (record.ending, record.error) == (Ending.FAILED, "error")
+    assert (record.ending, record.error) == (Ending.FAILED, "out of memory")
 
 
 async def test_a_mute_server_is_looked_at_in_vain(autojump_clock: trio.testing.MockClock) -> None:
