@@ -19,6 +19,8 @@ import pytest
 import trustme
 from attrs import define, field
 
+from chatstream_trio import console
+
 GUARD = 60.0
 COMMAND = [sys.executable, "-m", "chatstream_trio"]
 
@@ -243,21 +245,40 @@ def test_ctrl_c_stops_the_answer_and_not_the_program() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        ) as console,
+        ) as talk,
     ):
-        assert console.stdin is not None
-        assert console.stdout is not None
-        console.stdin.write("forever \n")
-        console.stdin.flush()
-        assert console.stdout.read(8) == "forever "
-        console.send_signal(signal.SIGINT)
+        assert talk.stdin is not None
+        assert talk.stdout is not None
+        talk.stdin.write("forever \n")
+        talk.stdin.flush()
+        assert talk.stdout.read(8) == "forever "
+        talk.send_signal(signal.SIGINT)
         said = ""
         while "[stopped]\n" not in said:
-            said += console.stdout.read(1)
+            more = talk.stdout.read(1)
+            assert more, said
+            said += more
         while httpx.get(f"{server.url}/status").json()["active"]:
             pass
-        out, _ = console.communicate("/exit\n", timeout=GUARD)
-        assert (console.returncode, out) == (0, "")
+        out, _ = talk.communicate("/exit\n", timeout=GUARD)
+        assert (talk.returncode, out) == (0, "")
+
+
+def test_an_interrupt_that_python_ignores_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a finalizer is printed and forgotten by Python; the answer stops all the same."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with console._noted_interrupts() as noted:
+        Dying()
+        assert noted.is_set()
+    assert len(ignored) == 1
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_https_from_the_command_line(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,7 @@ def _listening_port(pid: int) -> int:
     """Wait until the process listens, which it does before it loads; Linux tells us so."""
     end = time.monotonic() + GUARD
     while time.monotonic() < end:
-        links = {str(link.readlink()) for link in _links(Path(f"/proc/{pid}/fd"))}
+        links = set(_links(Path(f"/proc/{pid}/fd")))
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             part = line.split()
             if part[3] == "0A" and f"socket:[{part[9]}]" in links:
@@ -162,11 +164,12 @@ def _listening_port(pid: int) -> int:
     raise AssertionError("it does not listen")
 
 
-def _links(path: Path) -> list[Path]:
-    try:
-        return [link for link in path.iterdir() if link.is_symlink()]
-    except FileNotFoundError:
-        return []
+def _links(path: Path) -> Iterator[str]:
+    """Where the links in a folder lead; any of them may be gone at any moment."""
+    with suppress(FileNotFoundError):
+        for link in list(path.iterdir()):
+            with suppress(FileNotFoundError):
+                yield str(link.readlink())
 
 
 @pytest.mark.parametrize(
