@@ -13,7 +13,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 
@@ -27,6 +27,9 @@ __all__ = ["Peer"]
 
 log = logging.getLogger("chatstream_trio.web")
 
+# At a time. The system is given a buffer of this size, which is then cut to what came: with
+# Hypercorn's 64 KiB those that are cut scattered the heap, by 0.6 MiB in 20,000 requests.
+_READ = 2**14
 _PIECE = 2**18  # of a long message, which TLS would otherwise keep encrypted as well as plain
 
 
@@ -133,7 +136,7 @@ class Peer(TCPServer):
     async def _take_in(self) -> None:
         if type(self.protocol.protocol) is H11Protocol:
             CarefulH11Protocol.adopt(self.protocol.protocol, self.limits.max_body_bytes)
-        while data := await self.stream.receive_some(MAX_RECV):
+        while data := await self.stream.receive_some(_READ):
             await self.protocol.handle(RawData(bytes(data)))
             await self._set_clock()
 
