@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine import attention, devices, linears, loading, support
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
-from chatstream_trio.engine.capacity import PAGE, Wish, cut
+from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
 from chatstream_trio.engine.checks import check_turn
 from chatstream_trio.engine.forward import ForwardPass
-from chatstream_trio.engine.kv import KvPool, bytes_per_token
+from chatstream_trio.engine.kv import KvPool, LayerShape, bytes_per_token
 from chatstream_trio.engine.runner import Decode, Prefill, RunnerInfo, Start, Step, Turn, TurnResult
 from chatstream_trio.engine.sampling import FAULT, Sampler
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError
@@ -211,59 +211,90 @@ def make_runner(
         block_size = PAGE
     context = support.context_length(model.config)
     wish = Wish(rows, kv_memory, max_model_len, context, block_size)
-    name, dtype = model.config.model_type, model.dtype
     if device.type == "cpu":
         torch.set_num_threads(devices.choose_threads(threads))
-    vocab_size = model.get_input_embeddings().weight.shape[0]
     try:
-        model.set_attn_implementation("eager")
-        reference = support.reference_logits(model, vocab_size)
-        model.set_attn_implementation(attention.NAME)
-        forward = ForwardPass(model)
-        layers, width = forward.probe()
-        packed = linears.pack_linears(model)
-        vocab_size = min(vocab_size, width)
-        capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
-        length, paged = capacity.max_model_len, capacity.paged
-        if paged:
-            forward.kernel = support.find_kernel(layers, capacity.block_size, device)
-        support.check_layers(model.config, layers, length)
-        small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
-        tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}
-
-        def try_pieces(pieces: list[Piece]) -> torch.Tensor:
-            pieces = [evolve(piece, table=tables[piece.row]) for piece in pieces]
-            return forward.run_pieces(small, pieces)
-
-        support.self_test(try_pieces, reference, vocab_size, name, dtype)
-        if device.type == "cpu" and threads is None:
-            ones = [Piece(row, 9, (row,)) for row in range(2)]
-            devices.settle_threads(lambda: try_pieces(ones))
+        ready = _prepare(model, wish, device, settle=threads is None)
     except (ModelNotLoaded, SettingsError):
         raise
     except Exception as error:
-        reason = loading.one_line(error)
-        raise ModelNotSupported(f"{name} cannot be run in packed batches: {reason}") from error
+        what = f"{model.config.model_type} cannot be run in packed batches"
+        raise ModelNotSupported(f"{what}: {loading.one_line(error)}") from error
+    capacity = ready.capacity
     pool = KvPool(
-        layers, blocks=capacity.blocks, block_size=capacity.block_size, paged=paged, device=device
+        ready.layers,
+        blocks=capacity.blocks,
+        block_size=capacity.block_size,
+        paged=capacity.paged,
+        device=device,
     )
-    notes = [capacity.note] if capacity.note else []
-    if device.type == "cpu":
-        notes.append(f"compute threads: {torch.get_num_threads()}")
-    kind = f"{str(dtype).removeprefix('torch.')}{', packed weights' if packed else ''}"
-    notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
-    if paged:
-        notes.append(f"pages are {'read by torch' if forward.kernel else 'gathered for attention'}")
     info = RunnerInfo(
         model=model_id,
         device=str(device),
         rows=rows,
-        max_model_len=length,
-        vocab_size=vocab_size,
+        max_model_len=capacity.max_model_len,
+        vocab_size=ready.vocab_size,
         eos_token_ids=loading.eos_token_ids(model),
         sampling=loading.sampling_defaults(model),
-        notes=tuple(notes),
+        notes=_notes(ready, pool, rows, model.dtype),
         block_size=pool.block_size,
         blocks=pool.blocks,
     )
-    return TransformersRunner(forward, info=info, pool=pool)
+    return TransformersRunner(ready.forward, info=info, pool=pool)
+
+
+@frozen
+class _Ready:
+    """A model that was found to be servable, and what it was found to be."""
+
+    forward: ForwardPass
+    layers: dict[int, LayerShape]
+    capacity: Capacity
+    vocab_size: int
+    packed: int
+    """Linear layers whose weights were packed."""
+
+
+def _prepare(model: PreTrainedModel, wish: Wish, device: torch.device, *, settle: bool) -> _Ready:
+    """Give the model our attention and packed weights, and compare it with what it was.
+
+    With ``settle`` the number of compute threads is chosen by what is faster.
+    """
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    model.set_attn_implementation("eager")
+    reference = support.reference_logits(model, vocab_size)
+    model.set_attn_implementation(attention.NAME)
+    forward = ForwardPass(model)
+    layers, width = forward.probe()
+    packed = linears.pack_linears(model)
+    vocab_size = min(vocab_size, width)
+    capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
+    if paged := capacity.paged:
+        forward.kernel = support.find_kernel(layers, capacity.block_size, device)
+    support.check_layers(model.config, layers, capacity.max_model_len)
+    small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
+    tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}
+
+    def try_pieces(pieces: list[Piece]) -> torch.Tensor:
+        pieces = [evolve(piece, table=tables[piece.row]) for piece in pieces]
+        return forward.run_pieces(small, pieces)
+
+    support.self_test(try_pieces, reference, vocab_size, model.config.model_type, model.dtype)
+    if settle and device.type == "cpu":
+        ones = [Piece(row, 9, (row,)) for row in range(2)]
+        devices.settle_threads(lambda: try_pieces(ones))
+    return _Ready(forward, layers, capacity, vocab_size, packed)
+
+
+def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
+    """What the operator is told."""
+    capacity = ready.capacity
+    notes = [capacity.note] if capacity.note else []
+    if pool.device.type == "cpu":
+        notes.append(f"compute threads: {torch.get_num_threads()}")
+    kind = f"{str(dtype).removeprefix('torch.')}{', packed weights' if ready.packed else ''}"
+    notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
+    if capacity.paged:
+        how = "read by torch" if ready.forward.kernel else "gathered for attention"
+        notes.append(f"pages are {how}")
+    return tuple(notes)
