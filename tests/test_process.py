@@ -19,8 +19,6 @@ import pytest
 import trustme
 from attrs import define, field
 
-from chatstream_trio import console
-
 GUARD = 60.0
 COMMAND = [sys.executable, "-m", "chatstream_trio"]
 
@@ -264,21 +262,21 @@ def test_ctrl_c_stops_the_answer_and_not_the_program() -> None:
         assert (talk.returncode, out) == (0, "")
 
 
-def test_an_interrupt_that_python_ignores_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in a finalizer is printed and forgotten by Python; the answer stops all the same."""
-    ignored = []
-    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
-
-    class Dying:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    with console._noted_interrupts() as noted:
-        Dying()
-        assert noted.is_set()
-    assert len(ignored) == 1
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+def test_nobody_listens_to_its_last_words() -> None:
+    """Law 11: the exit code is 0 also when whoever read its stderr has gone before the drain."""
+    command = [*COMMAND, "serve", "--model", "scripted", "--port", "0", "--drain-seconds", "0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        url = server.stderr.readline().strip().removeprefix("Listening on ")
+        body = {"messages": [{"role": "user", "content": "forever"}], "stream": True}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.stderr.close()
+            server.send_signal(signal.SIGTERM)
+            assert "draining" in [line for line in lines if line][-1]
+        server.wait(GUARD)
+    assert server.returncode == 0
 
 
 def test_https_from_the_command_line(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ def main() -> None:
             answer = ask(wait_for_url(server))
         finally:
             server.send_signal(signal.SIGTERM)
+            _, said = server.communicate()
     print(f"> {QUESTION}\n{answer}")
     if not answer.strip() or server.returncode != 0:
-        sys.exit(f"no answer, or exit code {server.returncode}")
+        sys.exit(f"no answer, or exit code {server.returncode}; its last words:\n{said}")
 
 
 def wait_for_url(server: subprocess.Popen[str]) -> str:

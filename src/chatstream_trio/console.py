@@ -7,11 +7,9 @@ seat to somebody else; what was said so far stays in the conversation.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Event
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -142,10 +140,8 @@ def _answer(conversation: Conversation, text: str, client: httpx.Client) -> None
     events = conversation.ask(text, client)
     console = Console(stderr=True)
     try:
-        with _noted_interrupts() as interrupted, console.status("...") as status:
+        with console.status("...") as status:
             for event in events:
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
                 if "queue" in event:
                     status.update(_place(event["queue"]))
                 elif piece := _text(event):
@@ -157,25 +153,6 @@ def _answer(conversation: Conversation, text: str, client: httpx.Client) -> None
         print(" [stopped]")
     except Refused as error:
         print(f"[{error.message}]", file=sys.stderr)
-
-
-@contextmanager
-def _noted_interrupts() -> Iterator[Event]:
-    """Ctrl-C raises KeyboardInterrupt as always, and is noted as well.
-
-    Where it happens to be raised in a finalizer, Python prints it and goes on as if nothing were.
-    """
-    noted = Event()
-
-    def note(*_: Any) -> None:
-        noted.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _place(queue: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -161,4 +162,5 @@ async def _cut_on_signal(chat: ChatStream, signals: AsyncIterator[int]) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever listened may be gone: no reason to end
+        print(line, file=sys.stderr, flush=True)
