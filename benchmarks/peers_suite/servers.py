@@ -46,11 +46,13 @@ class Peer:
     """What it accepts, as :class:`BenchOptions` have it."""
 
 
-def ours(model: Path) -> Peer:
-    """This project's server, from this checkout, as it comes."""
-    serve = [sys.executable, "-m", "chatstream_trio", "serve", "--model", str(model)]
+def ours(model: Path, *flags: str) -> Peer:
+    """This project's server, from this checkout, as it comes or with some flags."""
+    serve = [sys.executable, "-m", "chatstream_trio", "serve", "--model", str(model), *flags]
     return Peer(
-        "chatstream-trio", lambda port: [*serve, "--port", str(port)], options={"ignore_eos": True}
+        " ".join(("chatstream-trio", *flags)),
+        lambda port: [*serve, "--port", str(port)],
+        options={"ignore_eos": True},
     )
 
 

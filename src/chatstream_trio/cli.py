@@ -171,3 +171,4 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("chatstream_trio").setLevel(logging.INFO)

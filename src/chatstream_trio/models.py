@@ -124,6 +124,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             max_model_len=settings.max_model_len,
             threads=settings.threads,
             kv_memory=Budget.parse(settings.kv_memory),
+            compiled=settings.compiled_folder if settings.compile else None,
             progress=progress,
         )
 

@@ -7,8 +7,10 @@ A setting is a flag ``--max-active``, a variable ``CHATSTREAM_MAX_ACTIVE`` and a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -96,6 +98,13 @@ class Settings:
     threads: int | None = field(default=None, validator=in_range(1, 1024))
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 
+    compile: bool = False
+    """Compile a model on the CPU for this machine, which takes some minutes the first time, needs a
+    C++ compiler and twice the memory, and makes turns about 1.7 times as fast."""
+
+    cache_dir: str | None = None
+    """Folder in which compiled models are kept. Default: chatstream-trio in the user's caches."""
+
     turn_timeout: float = field(default=60.0, validator=in_range(0.1))
     """Seconds after which a turn that does not end makes /health say "failed"."""
 
@@ -142,6 +151,14 @@ class Settings:
 
     write_timeout: float = field(default=30.0, validator=in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""
+
+    @property
+    def compiled_folder(self) -> Path:
+        """Where compiled models are kept."""
+        if self.cache_dir is not None:
+            return Path(self.cache_dir).expanduser() / "compiled"
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return Path(caches).expanduser() / "chatstream-trio" / "compiled"
 
     @property
     def timeouts(self) -> Timeouts:

@@ -70,6 +70,17 @@ def active(batch: AttendsLayer) -> Iterator[None]:
         _active.batch = None
 
 
+def attend(call: LayerCall) -> torch.Tensor:
+    """Hand a layer's call to what is active in this thread.
+
+    Raises:
+        RuntimeError: Nothing is.
+    """
+    if _active.batch is None:
+        raise RuntimeError("the model was called outside of its runner")
+    return _active.batch.attend(call)
+
+
 def _attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -82,9 +93,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' signature: ``[1, heads, T, dim]`` in, ``[1, T, heads, dim]`` out."""
-    batch, layer = _active.batch, getattr(module, "layer_idx", None)
-    if batch is None:
-        raise RuntimeError("the model was called outside of its runner")
+    layer = getattr(module, "layer_idx", None)
     if layer is None:
         raise ModelNotSupported(f"{type(module).__name__} does not say which layer it is")
     for name in _REFUSED:
@@ -93,7 +102,7 @@ def _attention(
     if attention_mask is not None or kwargs.get("is_causal") is False:
         raise ModelNotSupported("its attention has a mask of its own")
     call = LayerCall(layer, query[0], key[0], value[0], scaling, sliding_window, softcap)
-    return batch.attend(call)[None], None
+    return attend(call)[None], None
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -7,35 +7,71 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.attention import Probe, active
+from chatstream_trio.engine.attention import AttendsLayer, Probe, active
 from chatstream_trio.engine.batches import Piece
+from chatstream_trio.engine.compiled import CompiledForward, compile_forward
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import Packed, pack
 from chatstream_trio.engine.paged import Kernel
 
 
+class _Model:
+    """A model as transformers runs it, so that only wanted tokens go through its output layer."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        extra = {"logits_to_keep": wanted} if self._keeps else {}
+        logits: torch.Tensor = self.model(
+            input_ids=ids, position_ids=positions, use_cache=False, **extra
+        ).logits[0]
+        return logits if self._keeps else logits[wanted]
+
+    def __call__(
+        self, batch: AttendsLayer, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        with active(batch):
+            return self.logits(ids, positions, wanted)
+
+
 class ForwardPass:
-    """Calls the model so that only the wanted tokens go through its output layer."""
+    """Calls the model, as transformers runs it or compiled."""
 
     kernel: Kernel | None = None
     """For attention over pages; without it they are gathered."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
         self.device = model.get_input_embeddings().weight.device
-        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._call: _Model | CompiledForward = _Model(model)
 
     def probe(self) -> tuple[dict[int, LayerShape], int]:
         """The layers' shapes, and the width of the logits, from one token."""
         probe = Probe()
         zero = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
-        with torch.inference_mode(), active(probe):
-            logits = self.model(input_ids=zero, position_ids=zero, use_cache=False).logits
+        with torch.inference_mode():
+            logits = self._call(probe, zero, zero, zero[0])
         return probe.layers, logits.shape[-1]
+
+    def compile(self, folder: Path) -> None:
+        """Compile the model, once for this machine, and let go of it as it was.
+
+        Args:
+            folder: Where compiled models are kept.
+
+        Raises:
+            CannotCompile: The message says why.
+        """
+        if isinstance(self._call, _Model):
+            self._call = compile_forward(self._call.model, self._call.logits, folder)
 
     def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
         """:func:`.packing.pack`, for :meth:`run`."""
@@ -43,12 +79,8 @@ class ForwardPass:
 
     def run(self, packed: Packed) -> torch.Tensor:
         """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest."""
-        extra = {"logits_to_keep": packed.wanted} if self._keeps else {}
-        with torch.inference_mode(), active(packed):
-            logits = self.model(
-                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **extra
-            ).logits[0]
-            return logits if self._keeps else logits[packed.wanted]
+        with torch.inference_mode():
+            return self._call(packed, packed.ids, packed.positions, packed.wanted)
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
         """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""

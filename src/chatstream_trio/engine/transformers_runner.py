@@ -8,6 +8,7 @@ once; :mod:`.packing` keeps the streams apart, :mod:`.kv` holds their keys and v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from attrs import evolve, frozen
@@ -18,6 +19,7 @@ from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
 from chatstream_trio.engine.checks import check_turn
+from chatstream_trio.engine.compiled import CannotCompile
 from chatstream_trio.engine.forward import ForwardPass
 from chatstream_trio.engine.kv import KvPool, LayerShape, bytes_per_token
 from chatstream_trio.engine.runner import Decode, Prefill, RunnerInfo, Start, Step, Turn, TurnResult
@@ -137,6 +139,7 @@ def load_runner(
     max_model_len: int | None = None,
     threads: int | None = None,
     kv_memory: Budget = KV_MEMORY,
+    compiled: Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> TransformersRunner:
     """Load a model and make it ready to serve. Call it in the thread that will run the turns.
@@ -152,17 +155,21 @@ def load_runner(
         threads: Compute threads on a CPU; see :func:`.devices.choose_threads`.
         kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
             share; elsewhere every row has an equal part of it.
+        compiled: Compile the model, on a CPU, and keep what comes out in this folder.
         progress: Hears fractions from 0 to 1, in this thread.
 
     Raises:
         ModelNotFound: There is no such path or name.
         ModelNotLoaded: It is there, and cannot be loaded.
         ModelNotSupported: It can be loaded, and the engine cannot serve its architecture.
-        SettingsError: ``device``, ``dtype``, ``max_model_len`` or ``kv_memory`` cannot be had.
+        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory`` or ``compile`` cannot
+            be had.
     """
     hear = progress or (lambda _: None)
     hear(0.0)
     place = devices.choose_device(device)
+    if compiled is not None and place.type != "cpu":
+        raise SettingsError(f"a model is compiled for a CPU only, not for {place}", param="compile")
     config = loading.read_config(model)
     support.check_config(config)
     support.check_class(loading.model_class(config), config.model_type)
@@ -186,6 +193,7 @@ def load_runner(
         max_model_len=max_model_len,
         threads=threads,
         kv_memory=kv_memory,
+        compiled=compiled,
     )
     hear(1.0)
     return runner
@@ -200,6 +208,7 @@ def make_runner(
     threads: int | None = None,
     kv_memory: Budget = KV_MEMORY,
     block_size: int | None = None,
+    compiled: Path | None = None,
 ) -> TransformersRunner:
     """A runner for a model that is in memory already, which from now on belongs to the runner.
 
@@ -214,7 +223,7 @@ def make_runner(
     if device.type == "cpu":
         torch.set_num_threads(devices.choose_threads(threads))
     try:
-        ready = _prepare(model, wish, device, settle=threads is None)
+        ready = _prepare(model, wish, device, settle=threads is None, compiled=compiled)
     except (ModelNotLoaded, SettingsError):
         raise
     except Exception as error:
@@ -251,12 +260,19 @@ class _Ready:
     layers: dict[int, LayerShape]
     capacity: Capacity
     vocab_size: int
-    packed: int
-    """Linear layers whose weights were packed."""
+    how: str | None
+    """What was done to make it faster, for the operator."""
 
 
-def _prepare(model: PreTrainedModel, wish: Wish, device: torch.device, *, settle: bool) -> _Ready:
-    """Give the model our attention and packed weights, and compare it with what it was.
+def _prepare(
+    model: PreTrainedModel,
+    wish: Wish,
+    device: torch.device,
+    *,
+    settle: bool,
+    compiled: Path | None,
+) -> _Ready:
+    """Give the model our attention and faster weights, and compare it with what it was.
 
     With ``settle`` the number of compute threads is chosen by what is faster.
     """
@@ -266,12 +282,8 @@ def _prepare(model: PreTrainedModel, wish: Wish, device: torch.device, *, settle
     model.set_attn_implementation(attention.NAME)
     forward = ForwardPass(model)
     layers, width = forward.probe()
-    packed = linears.pack_linears(model)
     vocab_size = min(vocab_size, width)
-    capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
-    if paged := capacity.paged:
-        forward.kernel = support.find_kernel(layers, capacity.block_size, device)
-    support.check_layers(model.config, layers, capacity.max_model_len)
+    paged = wish.block_size is not None
     small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
     tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}
 
@@ -279,11 +291,25 @@ def _prepare(model: PreTrainedModel, wish: Wish, device: torch.device, *, settle
         pieces = [evolve(piece, table=tables[piece.row]) for piece in pieces]
         return forward.run_pieces(small, pieces)
 
-    support.self_test(try_pieces, reference, vocab_size, model.config.model_type, model.dtype)
+    how = None
+    if compiled is None and linears.pack_linears(model):
+        how = "packed weights"
     if settle and device.type == "cpu":
         ones = [Piece(row, 9, (row,)) for row in range(2)]
         devices.settle_threads(lambda: try_pieces(ones))
-    return _Ready(forward, layers, capacity, vocab_size, packed)
+    if compiled is not None:
+        how = "compiled"
+        try:
+            forward.compile(compiled)
+        except CannotCompile as error:
+            message = f"{model.config.model_type} cannot be compiled here: {error}"
+            raise SettingsError(message, param="compile") from error
+    capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
+    if capacity.paged:
+        forward.kernel = support.find_kernel(layers, capacity.block_size, device)
+    support.check_layers(model.config, layers, capacity.max_model_len)
+    support.self_test(try_pieces, reference, vocab_size, model.config.model_type, model.dtype)
+    return _Ready(forward, layers, capacity, vocab_size, how)
 
 
 def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
@@ -292,7 +318,7 @@ def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[
     notes = [capacity.note] if capacity.note else []
     if pool.device.type == "cpu":
         notes.append(f"compute threads: {torch.get_num_threads()}")
-    kind = f"{str(dtype).removeprefix('torch.')}{', packed weights' if ready.packed else ''}"
+    kind = f"{str(dtype).removeprefix('torch.')}{f', {ready.how}' if ready.how else ''}"
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
     if capacity.paged:
         how = "read by torch" if ready.forward.kernel else "gathered for attention"

@@ -1,0 +1,231 @@
+"""The forward pass compiled ahead of time by torch's inductor, and kept on disk.
+
+What transformers writes as some 1,500 small operations for each token becomes one library: norms,
+rotations and activations are fused, and on processors that have the instructions for it the linear
+layers get kernels made for their shapes. The model itself is untouched: ``torch.export`` traces it
+once, with attention as one opaque operator, so that the KV pool stays what it is.
+
+Compiling takes a minute or more. The result is kept in a folder whose name is a digest of all that
+it depends on, the weights included, and is loaded in about a second the next time.
+
+This module does not know turns, settings or what a model is good for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import transformers
+from attrs import evolve, frozen
+from transformers import PreTrainedModel
+
+from chatstream_trio.engine.attention import AttendsLayer, LayerCall, active, attend
+
+logger = logging.getLogger(__name__)
+
+Logits = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(ids [1, T], positions [1, T], wanted [n]) -> logits [n, vocabulary]``"""
+
+_ROWS = 8
+"""For how many tokens inductor chooses its kernels; any number can be run."""
+_OPTIONS = {
+    "freezing": True,
+    "max_autotune": True,
+    "max_autotune_gemm_backends": "CPP,ATEN",
+    "max_autotune_report_choices_stats": False,
+}
+_OPERATOR = "chatstream_trio::attend"
+_VERSION = 1
+"""Of what is compiled, as far as this module decides it. Count up when that changes."""
+
+
+class CannotCompile(Exception):
+    """This torch, this machine or this model does not allow it; the message says what was said."""
+
+
+torch.library.define(
+    _OPERATOR,
+    "(Tensor query, Tensor key, Tensor value, int layer, float? scaling, int? window,"
+    " float? softcap) -> Tensor",
+)
+
+
+@torch.library.impl(_OPERATOR, "CPU")  # type: ignore[untyped-decorator]
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layer: int,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """A layer's call out of compiled code, to whatever is active in this thread."""
+    return attend(LayerCall(layer, query, key, value, scaling, window, softcap)).contiguous()
+
+
+@torch.library.register_fake(_OPERATOR)  # type: ignore[untyped-decorator]
+def _shape(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> torch.Tensor:
+    heads, tokens, _ = query.shape
+    return query.new_empty((tokens, heads, value.shape[2]))
+
+
+class _Traced:
+    """Is active while the model is traced: a layer's attention becomes the operator."""
+
+    def attend(self, call: LayerCall) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.chatstream_trio.attend(
+            call.query, call.key, call.value, call.layer, call.scaling, call.window, call.softcap
+        )
+        return out
+
+
+@frozen
+class _Doubled:
+    """One token, given twice: a traced size of 1 would be taken for a constant."""
+
+    batch: AttendsLayer
+
+    def attend(self, call: LayerCall) -> torch.Tensor:
+        """The attention of the first, for both."""
+        query, key, value = (part[:, :1] for part in (call.query, call.key, call.value))
+        one = evolve(call, query=query, key=key, value=value)
+        return self.batch.attend(one).repeat(2, 1, 1)
+
+
+@frozen
+class CompiledForward:
+    """A compiled forward pass, for packed tokens of any number."""
+
+    _library: Callable[..., Any]
+
+    def __call__(
+        self, batch: AttendsLayer, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """The logits ``[n, vocabulary]`` of ``wanted``; attention is left to ``batch``."""
+        count = len(wanted)
+        if ids.shape[1] == 1:
+            batch, ids, positions = _Doubled(batch), ids.repeat(1, 2), positions.repeat(1, 2)
+        if count < 2:
+            wanted = wanted.repeat(2) if count else wanted.new_zeros(2)
+        with active(batch):
+            logits: torch.Tensor = self._library(ids, positions, wanted)
+        return logits[:count]
+
+
+def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> CompiledForward:
+    """Compile a forward pass, or load what was compiled earlier.
+
+    Threads: the number that torch has now is built in.
+
+    Args:
+        model: The model, on the CPU, with our attention.
+        logits: Its forward pass over packed tokens.
+        folder: Where compiled models are kept.
+
+    Raises:
+        CannotCompile: No C++ compiler, for example, or an operation that cannot be traced.
+    """
+    place = folder / digest(model)
+    if not place.is_dir():
+        logger.info("compiling for this machine, which takes a minute or more, once: %s", place)
+        try:
+            _build(model, logits, place)
+        except Exception as error:  # whatever tracing, inductor and the C++ compiler may raise
+            raise CannotCompile(_reason(error)) from error
+    try:
+        return CompiledForward(_load(place))
+    except Exception as error:
+        raise CannotCompile(f"{place} cannot be loaded: {_reason(error)}") from error
+
+
+def digest(model: PreTrainedModel) -> str:
+    """What a compiled model depends on: weights, configuration, versions, processor, threads."""
+    seen = hashlib.blake2b(digest_size=16)
+    capabilities = getattr(torch.cpu, "get_capabilities", torch.backends.cpu.get_cpu_capability)
+    versions = (_VERSION, torch.__version__, transformers.__version__)
+    said = (*versions, capabilities(), torch.get_num_threads(), type(model).__name__)
+    seen.update(repr(said).encode())
+    seen.update(model.config.to_json_string(use_diff=False).encode())
+    for name, tensor in sorted((*model.named_parameters(), *model.named_buffers())):
+        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        seen.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return seen.hexdigest()
+
+
+def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
+    """Compile into a folder, which is there whole or not at all."""
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as name:
+        package = Path(name, "model.pt2")
+        with _quiet():
+            exported = _export(model, logits)
+            torch._inductor.aoti_compile_and_package(
+                exported, package_path=str(package), inductor_configs=_OPTIONS
+            )
+        with zipfile.ZipFile(package) as archive:
+            archive.extractall(name)
+        with suppress(FileExistsError):  # somebody else was faster
+            os.rename(package.with_suffix(""), place)
+
+
+def _export(model: PreTrainedModel, logits: Logits) -> torch.export.ExportedProgram:
+    class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            return logits(*given)
+
+    ids = torch.zeros((1, _ROWS), dtype=torch.int64)
+    wanted = torch.arange(_ROWS - 1)  # another number, or the two would be taken for the same
+    many = torch.export.Dim("tokens", min=2), torch.export.Dim("wanted", min=2)
+    shapes = (({1: many[0]}, {1: many[0]}, {0: many[1]}),)
+    with torch.no_grad(), active(_Traced()):
+        return torch.export.export(
+            Whole(), (ids, torch.arange(_ROWS)[None], wanted), dynamic_shapes=shapes
+        )
+
+
+def _load(place: Path) -> Callable[..., Any]:
+    """Load from a folder: an archive would be unpacked into a temporary one each time."""
+    with _quiet():
+        library: Callable[..., Any] = torch._inductor.aoti_load_package(str(place))
+    return library
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without inductor's tables of measurements, and what torch warns of in its own code."""
+    from torch._inductor import select_algorithm
+
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._inductor")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            mock.patch.object(select_algorithm, "PRINT_AUTOTUNE", new=False, create=True),
+            warnings.catch_warnings(action="ignore"),
+        ):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

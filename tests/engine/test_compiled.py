@@ -1,0 +1,145 @@
+"""The compiled forward pass: the same laws as for every runner, and what is kept on disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from contract import MakeRunner, RunnerContract
+from drive import Stream, run_streams
+from test_transformers_runner import generate
+from tiny_models import VOCABULARY, tiny
+
+from chatstream_trio.engine import compiled, devices, transformers_runner
+from chatstream_trio.engine.runner import Runner
+from chatstream_trio.engine.transformers_runner import load_runner, make_runner
+from chatstream_trio.errors import SettingsError
+from chatstream_trio.models import find_model
+from chatstream_trio.settings import Settings
+
+NAME = "llama-gqa-tied"
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler on this machine"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the module's only compiled model is kept."""
+    return tmp_path_factory.mktemp("cache") / "compiled"
+
+
+@needs_compiler
+class TestContract(RunnerContract):
+    """The suite that every runner has to pass."""
+
+    @pytest.fixture
+    def make_runner(self, folder: Path) -> MakeRunner:
+        def make(*, rows: int, max_model_len: int) -> Runner:
+            return make_runner(
+                tiny(NAME),
+                model_id="tiny",
+                rows=rows,
+                max_model_len=max_model_len,
+                threads=1,
+                compiled=folder,
+            )
+
+        return make
+
+
+@needs_compiler
+def test_greedy_text_is_that_of_generate(folder: Path) -> None:
+    """Law 7: token for token, alone and in company that comes and goes, in chunks or whole."""
+    chance = random.Random(3)
+    prompts = [
+        tuple(chance.randrange(VOCABULARY) for _ in range(length)) for length in (1, 4, 9, 17, 30)
+    ]
+    model = tiny(NAME)
+    expected = [generate(model, prompt, 20) for prompt in prompts]
+    runner = make_runner(tiny(NAME), model_id="tiny", rows=4, threads=1, compiled=folder)
+    assert [run_streams(runner, Stream(prompt, tokens=20))[0] for prompt in prompts] == expected
+    company = [
+        Stream(prompt, tokens=20, begin=2 * i, chunk=(1, 3, 100, 5, 7)[i])
+        for i, prompt in enumerate(prompts)
+    ]
+    assert run_streams(runner, *company) == expected
+    assert "float32, compiled" in " ".join(runner.info.notes)
+
+
+@needs_compiler
+def test_a_model_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled for the same weights on the same machine is loaded."""
+    make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=folder)
+    monkeypatch.setattr(compiled, "_build", None)  # calling it would raise
+    runner = make_runner(tiny(NAME), model_id="tiny", rows=3, threads=1, compiled=folder)
+    assert len(run_streams(runner, Stream((1, 2, 3), tokens=4))[0]) == 4
+    assert [place.name for place in folder.iterdir()] == [compiled.digest(tiny(NAME))]
+
+
+def test_the_digest_tells_weights_and_threads_apart() -> None:
+    """One weight changed in its last bit, or another number of threads: another compiled model."""
+    torch.set_num_threads(1)
+    model = tiny(NAME)
+    before = compiled.digest(model)
+    assert before == compiled.digest(tiny(NAME))
+    weight = model.get_output_embeddings().weight
+    with torch.no_grad():
+        weight[5, 7] = torch.nextafter(weight[5, 7], torch.tensor(9.0))
+    assert compiled.digest(model) != before
+    try:
+        torch.set_num_threads(2)
+        assert compiled.digest(tiny(NAME)) != before
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_what_cannot_be_compiled_is_an_error_that_names_the_setting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody asks for --compile to be served slowly; and nothing half-built stays."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    with pytest.raises(SettingsError, match=r"llama cannot be compiled.*No working C") as caught:
+        make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
+    assert caught.value.param == "compile"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_folder_says_which(tmp_path: Path) -> None:
+    """Who finds it in the message can delete it."""
+    torch.set_num_threads(1)
+    place = tmp_path / compiled.digest(tiny(NAME))
+    place.mkdir()
+    with pytest.raises(SettingsError, match=place.name):
+        make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
+
+
+def test_compiling_is_for_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Said before anything is loaded."""
+    monkeypatch.setattr(devices, "choose_device", lambda _: torch.device("cuda"))
+    with pytest.raises(SettingsError, match="not for cuda") as caught:
+        load_runner("/nowhere", model_id="m", compiled=tmp_path)
+    assert caught.value.param == "compile"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_settings_say_whether_and_where(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``--compile`` and ``--cache-dir`` reach the loader; without the first nothing is compiled."""
+    seen: list[object] = []
+    monkeypatch.setattr(
+        transformers_runner, "load_runner", lambda *_, **given: seen.append(given["compiled"])
+    )
+    model = find_model(Settings(model=str(tmp_path), compile=wanted, cache_dir=str(tmp_path)))
+    model.load_runner(lambda _: None)
+    assert seen == [tmp_path / "compiled" if wanted else None]
