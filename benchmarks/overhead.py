@@ -23,6 +23,7 @@ from chatstream_trio.engine.runner import Runner, Sampling
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.transformers_runner import load_runner
 from chatstream_trio.engine.turns import Turns
+from chatstream_trio.settings import Settings
 
 
 def bare(
@@ -68,13 +69,20 @@ async def over_http(url: str, users: int, given: argparse.Namespace) -> float:
 async def measure(given: argparse.Namespace) -> None:
     """Print the table."""
     source = given.model or str(demo.path())
+    settings = Settings(compile=given.compile)
     runner = load_runner(
-        source, model_id="m", device="cpu", rows=given.users, threads=given.threads
+        source,
+        model_id="m",
+        device="cpu",
+        rows=given.users,
+        threads=given.threads,
+        compiled=settings.compiled_folder if settings.compile else None,
     )
     turns, number = Turns.of(runner.info, 256), 0
     rates: dict[str, list[float]] = {"turn loop alone": [], "over HTTP": []}
     flags = [f"--max-active={given.users}", f"--threads={given.threads}"]
     flags += ["--model", source] if given.model else []
+    flags += ["--compile"] if given.compile else []
     async with running(*flags) as server:
         url = f"http://{server.address.host}:{server.address.port}/v1"
         for round in range(given.rounds + 1):
@@ -100,6 +108,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=64, help="of each answer")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--compile", action="store_true")
     trio.run(measure, options.parse_args())
 
 
