@@ -99,8 +99,8 @@ class Settings:
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 
     compile: bool = False
-    """Compile a model on the CPU for this machine, which takes some minutes the first time, needs a
-    C++ compiler and twice the memory, and makes turns about 1.7 times as fast."""
+    """Compile a model on the CPU for this machine: turns are then about 1.7 times as fast. It needs
+    a C++ compiler, and takes some minutes the first time."""
 
     cache_dir: str | None = None
     """Folder in which compiled models are kept. Default: chatstream-trio in the user's caches."""

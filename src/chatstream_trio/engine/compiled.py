@@ -28,6 +28,7 @@ from unittest import mock
 import torch
 import transformers
 from attrs import evolve, frozen
+from torch import nn
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import AttendsLayer, LayerCall, active, attend
@@ -46,7 +47,7 @@ _OPTIONS = {
     "max_autotune_report_choices_stats": False,
 }
 _OPERATOR = "chatstream_trio::attend"
-_VERSION = 1
+_VERSION = 2
 """Of what is compiled, as far as this module decides it. Count up when that changes."""
 
 
@@ -180,22 +181,70 @@ def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
             os.rename(package.with_suffix(""), place)
 
 
+class _Transposed(nn.Module):  # type: ignore[misc]  # torch is not followed
+    """A linear layer with its weight the other way round.
+
+    inductor drops a weight that it has repacked only if a multiplication reads it as it is kept;
+    otherwise all weights would be there twice.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().t().contiguous(), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.matmul(x, self.weight)
+        return out if self.bias is None else out + self.bias
+
+
+class _Inner(nn.Module):  # type: ignore[misc]
+    def __init__(self, model: PreTrainedModel, logits: Logits) -> None:
+        super().__init__()
+        self.model = model
+        self._logits = logits
+
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        return self._logits(*given)
+
+
+class _Whole(nn.Module):  # type: ignore[misc]
+    """A forward pass whose weights have names without dots: with dots, inductor does not recognise
+    them when it wants to drop them (torch 2.13)."""
+
+    def __init__(self, inner: _Inner) -> None:
+        super().__init__()
+        self._inner = (inner,)  # in a tuple, or its weights would be ours under their own names
+        self._names: dict[str, str] = {}
+        for number, (name, tensor) in enumerate(inner.named_parameters()):
+            self._names[f"weight{number}"] = name
+            self.register_parameter(f"weight{number}", tensor)
+        for number, (name, tensor) in enumerate(inner.named_buffers()):
+            self._names[f"buffer{number}"] = name
+            self.register_buffer(f"buffer{number}", tensor)
+
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        weights = {name: getattr(self, own) for own, name in self._names.items()}
+        out: torch.Tensor = torch.func.functional_call(self._inner[0], weights, given)
+        return out
+
+
 def _export(model: PreTrainedModel, logits: Logits) -> torch.export.ExportedProgram:
-    class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *given: torch.Tensor) -> torch.Tensor:
-            return logits(*given)
-
+    """Trace the model, which is of no other use afterwards."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, _Transposed(child))
+    model.requires_grad_(False)
     ids = torch.zeros((1, _ROWS), dtype=torch.int64)
     wanted = torch.arange(_ROWS - 1)  # another number, or the two would be taken for the same
     many = torch.export.Dim("tokens", min=2), torch.export.Dim("wanted", min=2)
     shapes = (({1: many[0]}, {1: many[0]}, {0: many[1]}),)
     with torch.no_grad(), active(_Traced()):
         return torch.export.export(
-            Whole(), (ids, torch.arange(_ROWS)[None], wanted), dynamic_shapes=shapes
+            _Whole(_Inner(model, logits)),
+            (ids, torch.arange(_ROWS)[None], wanted),
+            dynamic_shapes=shapes,
         )
 
 
