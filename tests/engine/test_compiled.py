@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -102,16 +103,20 @@ def test_the_digest_tells_weights_and_threads_apart() -> None:
 def test_what_cannot_be_compiled_is_an_error_that_names_the_setting(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nobody asks for --compile to be served slowly; and nothing half-built stays."""
+    """Nobody asks for --compile to be served slowly; and nothing half-built stays, not even what a
+    process that was killed has left."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    for name, age in ((".building-killed-once", 48 * 3600), (".building-by-somebody-else", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
     with pytest.raises(SettingsError, match=r"llama cannot be compiled.*No working C") as caught:
         make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
     assert caught.value.param == "compile"
-    assert list(tmp_path.iterdir()) == []
+    assert [left.name for left in tmp_path.iterdir()] == [".building-by-somebody-else"]
 
 
 def test_a_damaged_folder_says_which(tmp_path: Path) -> None:

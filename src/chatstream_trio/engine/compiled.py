@@ -16,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +48,9 @@ _OPTIONS = {
     "max_autotune_gemm_backends": "CPP,ATEN",
     "max_autotune_report_choices_stats": False,
 }
+_BUILDING = ".building-"
+_STALE_SECONDS = 24 * 3600
+"""Nobody compiles for longer than that."""
 _OPERATOR = "chatstream_trio::attend"
 _VERSION = 2
 """Of what is compiled, as far as this module decides it. Count up when that changes."""
@@ -165,10 +170,18 @@ def digest(model: PreTrainedModel) -> str:
     return seen.hexdigest()
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what was left by processes that were ended while they compiled."""
+    for left in folder.glob(f"{_BUILDING}*"):
+        if left.stat().st_mtime < time.time() - _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
     """Compile into a folder, which is there whole or not at all."""
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as name:
+    _sweep(place.parent)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=_BUILDING) as name:
         package = Path(name, "model.pt2")
         with _quiet():
             exported = _export(model, logits)
