@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import AttendsLayer, LayerCall, active, attend
+from chatstream_trio.engine.loading import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -149,11 +150,11 @@ def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> Com
         try:
             _build(model, logits, place)
         except Exception as error:  # whatever tracing, inductor and the C++ compiler may raise
-            raise CannotCompile(_reason(error)) from error
+            raise CannotCompile(one_line(error)) from error
     try:
         return CompiledForward(_load(place))
     except Exception as error:
-        raise CannotCompile(f"{place} cannot be loaded: {_reason(error)}") from error
+        raise CannotCompile(f"{place} cannot be loaded: {one_line(error)}") from error
 
 
 def digest(model: PreTrainedModel) -> str:
@@ -286,8 +287,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _reason(error: Exception) -> str:
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
