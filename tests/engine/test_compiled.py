@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,24 @@ def test_what_cannot_be_compiled_is_an_error_that_names_the_setting(
         make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
     assert caught.value.param == "compile"
     assert [left.name for left in tmp_path.iterdir()] == [".building-by-somebody-else"]
+
+
+def test_two_that_compile_the_same_do_not_hinder_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The slower one finds the folder filled, and takes what is there."""
+    place = tmp_path / "digest"
+
+    def compile_slowly(_: object, *, package_path: str, **__: object) -> None:
+        with zipfile.ZipFile(package_path, "w") as archive:
+            archive.writestr("model/part", "slower")
+        place.mkdir()
+        (place / "part").write_text("faster")
+
+    monkeypatch.setattr(compiled, "_export", lambda *_: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_slowly)
+    compiled._build(tiny(NAME), lambda *_: torch.zeros(1), place)
+    assert (place / "part").read_text() == "faster"
 
 
 def test_a_damaged_folder_says_which(tmp_path: Path) -> None:

@@ -174,8 +174,9 @@ def digest(model: PreTrainedModel) -> str:
 def _sweep(folder: Path) -> None:
     """Remove what was left by processes that were ended while they compiled."""
     for left in folder.glob(f"{_BUILDING}*"):
-        if left.stat().st_mtime < time.time() - _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # somebody else sweeps
+            if left.stat().st_mtime < time.time() - _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
@@ -191,8 +192,11 @@ def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
             )
         with zipfile.ZipFile(package) as archive:
             archive.extractall(name)
-        with suppress(FileExistsError):  # somebody else was faster
+        try:
             os.rename(package.with_suffix(""), place)
+        except OSError:
+            if not place.is_dir():  # else somebody was faster
+                raise
 
 
 class _Transposed(nn.Module):  # type: ignore[misc]  # torch is not followed
