@@ -25,8 +25,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chatstream_trio.engine.linears import has_bfloat16_instructions
+from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
-from chatstream_trio.engine.transformers_runner import TransformersRunner, make_runner
+from chatstream_trio.engine.transformers_runner import TransformersRunner
 
 STREAMS = 8
 

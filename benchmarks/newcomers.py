@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from benchmarks.batching import smollm_shape
 
+from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.transformers_runner import make_runner
 from chatstream_trio.engine.turns import Turns
 
 CHUNK = 256

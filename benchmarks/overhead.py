@@ -19,9 +19,9 @@ from benchmarks.overload_suite.server import running
 
 from chatstream_trio import demo
 from chatstream_trio.bench import BenchOptions, run_bench
+from chatstream_trio.engine.making import load_runner
 from chatstream_trio.engine.runner import Runner, Sampling
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.transformers_runner import load_runner
 from chatstream_trio.engine.turns import Turns
 from chatstream_trio.settings import Settings
 

@@ -113,7 +113,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
         return ChatCodec(tokenizer)
 
     def load_runner(progress: Progress) -> Runner:
-        from chatstream_trio.engine.transformers_runner import load_runner
+        from chatstream_trio.engine.making import load_runner
 
         return load_runner(
             source,

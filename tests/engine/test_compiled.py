@@ -16,9 +16,9 @@ from drive import Stream, run_streams
 from test_transformers_runner import generate
 from tiny_models import VOCABULARY, tiny
 
-from chatstream_trio.engine import compiled, devices, transformers_runner
+from chatstream_trio.engine import compiled, devices, making
+from chatstream_trio.engine.making import load_runner, make_runner
 from chatstream_trio.engine.runner import Runner
-from chatstream_trio.engine.transformers_runner import load_runner, make_runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
@@ -161,9 +161,7 @@ def test_the_settings_say_whether_and_where(
 ) -> None:
     """``--compile`` and ``--cache-dir`` reach the loader; without the first nothing is compiled."""
     seen: list[object] = []
-    monkeypatch.setattr(
-        transformers_runner, "load_runner", lambda *_, **given: seen.append(given["compiled"])
-    )
+    monkeypatch.setattr(making, "load_runner", lambda *_, **given: seen.append(given["compiled"]))
     model = find_model(Settings(model=str(tmp_path), compile=wanted, cache_dir=str(tmp_path)))
     model.load_runner(lambda _: None)
     assert seen == [tmp_path / "compiled" if wanted else None]

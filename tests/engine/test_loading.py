@@ -26,8 +26,8 @@ from transformers import (
 
 from chatstream_trio.engine import support
 from chatstream_trio.engine.budget import Budget
+from chatstream_trio.engine.making import load_runner, make_runner
 from chatstream_trio.engine.runner import Sampling
-from chatstream_trio.engine.transformers_runner import load_runner, make_runner
 from chatstream_trio.errors import (
     ModelNotFound,
     ModelNotLoaded,

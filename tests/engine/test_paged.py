@@ -12,10 +12,10 @@ from tiny_models import generate, tiny
 
 from chatstream_trio.engine import support
 from chatstream_trio.engine.kv import LayerShape
+from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.paged import Kernel, kernels
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.support import agrees, find_kernel
-from chatstream_trio.engine.transformers_runner import make_runner
 
 
 def as_documented(

@@ -2,37 +2,28 @@
 
 A turn's decode steps and prompt chunks are packed into one row and go through the untouched model
 once; :mod:`.packing` keeps the streams apart, :mod:`.kv` holds their keys and values, and
-:mod:`.sampling` chooses their tokens. This module does not know requests, text or threads.
+:mod:`.sampling` chooses their tokens; :mod:`.making` makes the runner. This module does not know
+requests, text or threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
-from attrs import evolve, frozen
-from transformers import PreTrainedModel
 
-from chatstream_trio.engine import attention, devices, linears, loading, support
 from chatstream_trio.engine.batches import Piece
-from chatstream_trio.engine.budget import Budget
-from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
 from chatstream_trio.engine.checks import check_turn
-from chatstream_trio.engine.compiled import CannotCompile
 from chatstream_trio.engine.forward import ForwardPass
-from chatstream_trio.engine.kv import KvPool, LayerShape, bytes_per_token
+from chatstream_trio.engine.kv import KvPool
 from chatstream_trio.engine.runner import Decode, Prefill, RunnerInfo, Start, Step, Turn, TurnResult
 from chatstream_trio.engine.sampling import FAULT, Sampler
-from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError
 
-KV_MEMORY = Budget.parse("50%")
-"""What the KV memory may take by default."""
 _FAULT = "the model's output was not a number"
 
 
 class TransformersRunner:
-    """A :class:`~.runner.Runner`; :func:`load_runner` makes one from a name or a path.
+    """A :class:`~.runner.Runner`; :func:`.making.load_runner` makes one from a name or a path.
 
     What a turn writes, it writes by position, so that a turn that raised can be run again.
     """
@@ -127,200 +118,3 @@ def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
     while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] != FAULT:
         count += 1
     return Step(row, tuple(chosen[:count]))
-
-
-def load_runner(
-    model: str,
-    *,
-    model_id: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    compiled: Path | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> TransformersRunner:
-    """Load a model and make it ready to serve. Call it in the thread that will run the turns.
-
-    Args:
-        model: The path of a folder, or a name on the Hugging Face hub.
-        model_id: The name under which it is served.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
-        rows: Streams that can be active at once.
-        max_model_len: Tokens of prompt and answer that one stream may have. By default the model's
-            own context, or as many as there is memory for.
-        threads: Compute threads on a CPU; see :func:`.devices.choose_threads`.
-        kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
-            share; elsewhere every row has an equal part of it.
-        compiled: Compile the model, on a CPU, and keep what comes out in this folder.
-        progress: Hears fractions from 0 to 1, in this thread.
-
-    Raises:
-        ModelNotFound: There is no such path or name.
-        ModelNotLoaded: It is there, and cannot be loaded.
-        ModelNotSupported: It can be loaded, and the engine cannot serve its architecture.
-        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory`` or ``compile`` cannot
-            be had.
-    """
-    hear = progress or (lambda _: None)
-    hear(0.0)
-    place = devices.choose_device(device)
-    if compiled is not None and place.type != "cpu":
-        raise SettingsError(f"a model is compiled for a CPU only, not for {place}", param="compile")
-    config = loading.read_config(model)
-    support.check_config(config)
-    support.check_class(loading.model_class(config), config.model_type)
-    number = devices.choose_dtype(dtype, getattr(config, "dtype", None), place)
-    if dtype == "auto" and place.type == "cpu":
-        number = loading.affordable_dtype(config, number, devices.free_memory(place))
-    hear(0.05)
-    loaded = loading.read_model(
-        model,
-        config,
-        dtype=number,
-        device=place,
-        attention="eager",
-        progress=progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part))),
-    )
-    hear(0.85)
-    runner = make_runner(
-        loaded,
-        model_id=model_id,
-        rows=rows,
-        max_model_len=max_model_len,
-        threads=threads,
-        kv_memory=kv_memory,
-        compiled=compiled,
-    )
-    hear(1.0)
-    return runner
-
-
-def make_runner(
-    model: PreTrainedModel,
-    *,
-    model_id: str,
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    block_size: int | None = None,
-    compiled: Path | None = None,
-) -> TransformersRunner:
-    """A runner for a model that is in memory already, which from now on belongs to the runner.
-
-    The arguments and errors are :func:`load_runner`'s. ``block_size`` asks for pages of so many
-    tokens, whatever the device.
-    """
-    device = model.get_input_embeddings().weight.device
-    if block_size is None and device.type == "cuda":
-        block_size = PAGE
-    context = support.context_length(model.config)
-    wish = Wish(rows, kv_memory, max_model_len, context, block_size)
-    if device.type == "cpu":
-        torch.set_num_threads(devices.choose_threads(threads))
-    try:
-        ready = _prepare(model, wish, device, settle=threads is None, compiled=compiled)
-    except (ModelNotLoaded, SettingsError):
-        raise
-    except Exception as error:
-        what = f"{model.config.model_type} cannot be run in packed batches"
-        raise ModelNotSupported(f"{what}: {loading.one_line(error)}") from error
-    capacity = ready.capacity
-    pool = KvPool(
-        ready.layers,
-        blocks=capacity.blocks,
-        block_size=capacity.block_size,
-        paged=capacity.paged,
-        device=device,
-    )
-    info = RunnerInfo(
-        model=model_id,
-        device=str(device),
-        rows=rows,
-        max_model_len=capacity.max_model_len,
-        vocab_size=ready.vocab_size,
-        eos_token_ids=loading.eos_token_ids(model),
-        sampling=loading.sampling_defaults(model),
-        notes=_notes(ready, pool, rows, model.dtype),
-        block_size=pool.block_size,
-        blocks=pool.blocks,
-    )
-    return TransformersRunner(ready.forward, info=info, pool=pool)
-
-
-@frozen
-class _Ready:
-    """A model that was found to be servable, and what it was found to be."""
-
-    forward: ForwardPass
-    layers: dict[int, LayerShape]
-    capacity: Capacity
-    vocab_size: int
-    how: str | None
-    """What was done to make it faster, for the operator."""
-
-
-def _prepare(
-    model: PreTrainedModel,
-    wish: Wish,
-    device: torch.device,
-    *,
-    settle: bool,
-    compiled: Path | None,
-) -> _Ready:
-    """Give the model our attention and faster weights, and compare it with what it was.
-
-    With ``settle`` the number of compute threads is chosen by what is faster.
-    """
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    model.set_attn_implementation("eager")
-    reference = support.reference_logits(model, vocab_size)
-    model.set_attn_implementation(attention.NAME)
-    forward = ForwardPass(model)
-    layers, width = forward.probe()
-    vocab_size = min(vocab_size, width)
-    paged = wish.block_size is not None
-    small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
-    tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}
-
-    def try_pieces(pieces: list[Piece]) -> torch.Tensor:
-        pieces = [evolve(piece, table=tables[piece.row]) for piece in pieces]
-        return forward.run_pieces(small, pieces)
-
-    how = None
-    if compiled is None and linears.pack_linears(model):
-        how = "packed weights"
-    if settle and device.type == "cpu":
-        ones = [Piece(row, 9, (row,)) for row in range(2)]
-        devices.settle_threads(lambda: try_pieces(ones))
-    if compiled is not None:
-        how = "compiled"
-        try:
-            forward.compile(compiled)
-        except CannotCompile as error:
-            message = f"{model.config.model_type} cannot be compiled here: {error}"
-            raise SettingsError(message, param="compile") from error
-    capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
-    if capacity.paged:
-        forward.kernel = support.find_kernel(layers, capacity.block_size, device)
-    support.check_layers(model.config, layers, capacity.max_model_len)
-    support.self_test(try_pieces, reference, vocab_size, model.config.model_type, model.dtype)
-    return _Ready(forward, layers, capacity, vocab_size, how)
-
-
-def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
-    """What the operator is told."""
-    capacity = ready.capacity
-    notes = [capacity.note] if capacity.note else []
-    if pool.device.type == "cpu":
-        notes.append(f"compute threads: {torch.get_num_threads()}")
-    kind = f"{str(dtype).removeprefix('torch.')}{f', {ready.how}' if ready.how else ''}"
-    notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
-    if capacity.paged:
-        how = "read by torch" if ready.forward.kernel else "gathered for attention"
-        notes.append(f"pages are {how}")
-    return tuple(notes)
