@@ -113,8 +113,11 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
         return ChatCodec(tokenizer)
 
     def load_runner(progress: Progress) -> Runner:
+        from chatstream_trio.engine.given import Shape
         from chatstream_trio.engine.making import load_runner
 
+        steps = settings.max_active * (1 + settings.speculate)
+        whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
         return load_runner(
             source,
             model_id=model_id,
@@ -125,6 +128,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             threads=settings.threads,
             kv_memory=Budget.parse(settings.kv_memory),
             compiled=settings.compiled_folder if settings.compile else None,
+            shape=whole if settings.batch_invariant else None,
             progress=progress,
         )
 

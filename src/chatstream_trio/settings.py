@@ -95,6 +95,10 @@ class Settings:
     """Tokens that are guessed ahead from a stream's own text, and checked in one step; the answers
     stay the same. 0 is off; 8 suits summaries, quotations and code."""
 
+    batch_invariant: bool = False
+    """What a stream says then depends on nobody else to the last bit, also in half precision: every
+    turn computes as many tokens as max_active and prefill_chunk allow, padded."""
+
     threads: int | None = field(default=None, validator=in_range(1, 1024))
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 

@@ -35,6 +35,7 @@ def as_documented(
     num_splits: int | None = None,
 ) -> torch.Tensor:
     """``varlen_attn`` over pages ``[pages, page size, heads, dim]``, one sequence at a time."""
+    assert key.shape[1] % 8 == 0, "torch's kernel for pages wants multiples of 256 tokens"
     assert block_table.dtype == seqused_k.dtype == cu_seq_q.dtype == torch.int32
     out = torch.empty(*query.shape[:2], value.shape[3])
     for i, length in enumerate(seqused_k.tolist()):

@@ -89,6 +89,31 @@ async def test_a_seed_says_the_same_again(folder: Path) -> None:
     assert said[0] == said[1] == said[2]
 
 
+async def test_in_half_precision_as_well_if_that_is_asked_for(folder: Path) -> None:
+    """Law 7 with ``batch_invariant`` in bfloat16: every seeded answer, alone and among others whose
+    prompts are read beside it, and after a restart."""
+    settings = Settings(
+        model=str(folder), dtype="bfloat16", batch_invariant=True, **{**SETTINGS, "threads": 2}
+    )
+    asked = [f"question {number} " * (1 + number % 4) for number in range(9)]
+
+    async def ask(house: House, number: int, texts: dict[int, str]) -> None:
+        given = {"temperature": 1.0, "seed": number, "max_tokens": 40}
+        response = await house.ask(asked[number], **given)
+        texts[number] = response.json()["choices"][0]["message"]["content"]
+
+    alone: dict[int, str] = {}
+    company: dict[int, str] = {}
+    async with serve_chat(settings, None) as house:
+        for number in range(len(asked)):
+            await ask(house, number, alone)
+    async with serve_chat(settings, None) as house, trio.open_nursery() as nursery:
+        for number in reversed(range(len(asked))):
+            nursery.start_soon(ask, house, number, company)
+    assert company == alone
+    assert len({*alone.values()}) == len(asked)
+
+
 async def test_templates_that_refuse_and_templates_that_are_not_there(tmp_path: Path) -> None:
     """A refusal of the template is a 400; a base model without one gets a plain one."""
     folder = make_folder(tmp_path / "strict", template=ALTERNATING)

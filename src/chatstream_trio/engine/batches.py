@@ -1,5 +1,6 @@
-"""Rows that bring one token each, cut into padded batches for attention.
+"""Tokens that are attended one by one, cut into padded batches for attention.
 
+Rows that bring one token each; and, where that is wanted, the tokens of a chunk.
 It knows rows, lengths and places in the pool. It does not know attention.
 """
 
@@ -59,13 +60,15 @@ def plan_groups(
 
 @define
 class Batch:
-    """Rows with one token each: ``first`` and ``last`` count packed tokens."""
+    """Tokens that see what is before them: ``first`` and ``last`` count packed tokens."""
 
     first: int
     last: int
     low: int
     high: int
     """The pool's blocks from ``low`` to ``high``, where they are whole rows; else 0 and a count."""
+    shared: bool
+    """Whether they are all of one row, a chunk of its prompt; else each has a row of its own."""
     numbers: list[list[int]]
     """The lengths, slots and tables below, on their way to the device."""
     lengths_on_device: torch.Tensor = field(init=False)
@@ -84,18 +87,28 @@ class Batch:
         for place, piece in zip(places, pieces, strict=True):
             lengths[place - low] = piece.stop
         numbers = [lengths, [place - low for place in places], tables_of(pool, pieces)]
-        return cls(*cut, low, high, numbers)
+        return cls(*cut, low, high, False, numbers)
+
+    @classmethod
+    def of_chunk(cls, pool: KvPool, first: int, piece: Piece) -> Batch:
+        """The tokens of a piece, of which ``first`` is the packed index."""
+        low = 0 if pool.paged else piece.table[0]
+        lengths = list(range(piece.start + 1, piece.stop + 1))
+        numbers = [lengths, [], tables_of(pool, [piece])]
+        return cls(first, first + len(lengths), low, low + 1, True, numbers)
 
     @property
     def lengths(self) -> list[int]:
-        """For each place from ``low`` to ``high``; 1 for a block that is not part of it."""
+        """What each token sees; by place from ``low`` to ``high``, and 1 for a block that is not
+        part of it, where each has a row of its own."""
         return self.numbers[0]
 
     def arrive(self, tensors: Iterator[torch.Tensor]) -> None:
         """Its numbers are on the device."""
         self.lengths_on_device, slots, tables = (next(tensors) for _ in self.numbers)
-        self.slots = None if self.high - self.low == self.last - self.first else slots
-        self.tables = tables.view(len(self.lengths), -1) if len(tables) else None
+        whole = self.shared or self.high - self.low == self.last - self.first
+        self.slots = None if whole else slots
+        self.tables = tables.view(self.high - self.low, -1) if len(tables) else None
 
 
 def make_batches(pool: KvPool, single: Sequence[Piece]) -> list[Batch]:

@@ -29,11 +29,12 @@ from unittest import mock
 
 import torch
 import transformers
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import nn
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.attention import AttendsLayer, LayerCall, active, attend
+from chatstream_trio.engine.attention import LayerCall, active, attend
+from chatstream_trio.engine.given import Given, Shape
 from chatstream_trio.engine.loading import one_line
 
 logger = logging.getLogger(__name__)
@@ -99,36 +100,18 @@ class _Traced:
 
 
 @frozen
-class _Doubled:
-    """One token, given twice: a traced size of 1 would be taken for a constant."""
-
-    batch: AttendsLayer
-
-    def attend(self, call: LayerCall) -> torch.Tensor:
-        """The attention of the first, for both."""
-        query, key, value = (part[:, :1] for part in (call.query, call.key, call.value))
-        one = evolve(call, query=query, key=key, value=value)
-        return self.batch.attend(one).repeat(2, 1, 1)
-
-
-@frozen
 class CompiledForward:
     """A compiled forward pass, for packed tokens of any number."""
 
     _library: Callable[..., Any]
 
-    def __call__(
-        self, batch: AttendsLayer, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
-    ) -> torch.Tensor:
-        """The logits ``[n, vocabulary]`` of ``wanted``; attention is left to ``batch``."""
-        count = len(wanted)
-        if ids.shape[1] == 1:
-            batch, ids, positions = _Doubled(batch), ids.repeat(1, 2), positions.repeat(1, 2)
-        if count < 2:
-            wanted = wanted.repeat(2) if count else wanted.new_zeros(2)
-        with active(batch):
-            logits: torch.Tensor = self._library(ids, positions, wanted)
-        return logits[:count]
+    def __call__(self, given: Given) -> torch.Tensor:
+        """The logits ``[n, vocabulary]`` of what is wanted; attention is left to the batch."""
+        # A size of 1 would have been taken for a constant while tracing.
+        longer = given.padded(Shape(2, 2))
+        with active(longer.batch):
+            logits: torch.Tensor = self._library(longer.ids, longer.positions, longer.wanted)
+        return logits[: len(given.wanted)]
 
 
 def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> CompiledForward:

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.attention import AttendsLayer, Probe, active
+from chatstream_trio.engine.attention import Probe, active
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.compiled import CompiledForward, compile_forward
+from chatstream_trio.engine.given import Given, Shape
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import Packed, pack
 from chatstream_trio.engine.paged import Kernel
@@ -36,11 +37,9 @@ class _Model:
         ).logits[0]
         return logits if self._keeps else logits[wanted]
 
-    def __call__(
-        self, batch: AttendsLayer, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
-    ) -> torch.Tensor:
-        with active(batch):
-            return self.logits(ids, positions, wanted)
+    def __call__(self, given: Given) -> torch.Tensor:
+        with active(given.batch):
+            return self.logits(given.ids, given.positions, given.wanted)
 
 
 class ForwardPass:
@@ -48,6 +47,9 @@ class ForwardPass:
 
     kernel: Kernel | None = None
     """For attention over pages; without it they are gathered."""
+    shape: Shape | None = None
+    """Of every pass. What a token's numbers are then depends on what is before it in its own
+    stream, and on nothing else, to the last bit."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.device = model.get_input_embeddings().weight.device
@@ -58,7 +60,7 @@ class ForwardPass:
         probe = Probe()
         zero = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
         with torch.inference_mode():
-            logits = self._call(probe, zero, zero, zero[0])
+            logits = self._call(Given(probe, zero, zero, zero[0]))
         return probe.layers, logits.shape[-1]
 
     def compile(self, folder: Path) -> None:
@@ -75,12 +77,21 @@ class ForwardPass:
 
     def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
         """:func:`.packing.pack`, for :meth:`run`."""
-        return pack(pool, pieces, self.kernel)
+        return pack(pool, pieces, self.kernel, invariant=self.shape is not None)
 
     def run(self, packed: Packed) -> torch.Tensor:
-        """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest."""
+        """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest.
+
+        Raises:
+            ValueError: It is more than fits into the fixed shape.
+        """
+        given = Given(packed, packed.ids, packed.positions, packed.wanted)
+        if self.shape is not None:
+            given = given.padded(self.shape)
+            if given.size != self.shape:
+                raise ValueError(f"a turn of {given.size} is larger than {self.shape}")
         with torch.inference_mode():
-            return self._call(packed, packed.ids, packed.positions, packed.wanted)
+            return self._call(given)[: len(packed.wanted)]
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
         """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""

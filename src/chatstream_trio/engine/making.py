@@ -6,7 +6,7 @@ with what it was, and divides the memory. It does not know turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,13 +19,17 @@ from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
 from chatstream_trio.engine.compiled import CannotCompile
 from chatstream_trio.engine.forward import ForwardPass
+from chatstream_trio.engine.given import Shape
 from chatstream_trio.engine.kv import KvPool, LayerShape, bytes_per_token
+from chatstream_trio.engine.packing import STEP
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.engine.transformers_runner import TransformersRunner
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError
 
 KV_MEMORY = Budget.parse("50%")
 """What the KV memory may take by default."""
+_TRIAL = 128
+"""Tokens of a stream in a trial."""
 
 
 def load_runner(
@@ -39,6 +43,7 @@ def load_runner(
     threads: int | None = None,
     kv_memory: Budget = KV_MEMORY,
     compiled: Path | None = None,
+    shape: Shape | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> TransformersRunner:
     """Load a model and make it ready to serve. Call it in the thread that will run the turns.
@@ -55,14 +60,16 @@ def load_runner(
         kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
             share; elsewhere every row has an equal part of it.
         compiled: Compile the model, on a CPU, and keep what comes out in this folder.
+        shape: Make every forward pass so large, with padding: what a stream says then depends on
+            nobody else, to the last bit. No turn may be larger.
         progress: Hears fractions from 0 to 1, in this thread.
 
     Raises:
         ModelNotFound: There is no such path or name.
         ModelNotLoaded: It is there, and cannot be loaded.
         ModelNotSupported: It can be loaded, and the engine cannot serve its architecture.
-        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory`` or ``compile`` cannot
-            be had.
+        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory``, ``compile`` or
+            ``batch_invariant`` (the shape) cannot be had.
     """
     hear = progress or (lambda _: None)
     hear(0.0)
@@ -81,6 +88,7 @@ def load_runner(
         threads=threads,
         kv_memory=kv_memory,
         compiled=compiled,
+        shape=shape,
     )
     hear(1.0)
     return runner
@@ -111,6 +119,7 @@ def make_runner(
     kv_memory: Budget = KV_MEMORY,
     block_size: int | None = None,
     compiled: Path | None = None,
+    shape: Shape | None = None,
 ) -> TransformersRunner:
     """A runner for a model that is in memory already, which from now on belongs to the runner.
 
@@ -125,17 +134,20 @@ def make_runner(
     if device.type == "cpu":
         torch.set_num_threads(devices.choose_threads(threads))
     try:
-        ready = _prepare(model, wish, device, settle=threads is None, compiled=compiled)
+        settle = threads is None and shape is None
+        ready = _prepare(model, wish, device, settle=settle, compiled=compiled, shape=shape)
     except (ModelNotLoaded, SettingsError):
         raise
     except Exception as error:
         what = f"{model.config.model_type} cannot be run in packed batches"
         raise ModelNotSupported(f"{what}: {loading.one_line(error)}") from error
-    capacity = ready.capacity
+    capacity, size = ready.capacity, ready.capacity.block_size
+    if shape is not None:
+        size = -(-size // STEP) * STEP
     pool = KvPool(
         ready.layers,
         blocks=capacity.blocks,
-        block_size=capacity.block_size,
+        block_size=size,
         paged=capacity.paged,
         device=device,
     )
@@ -173,12 +185,13 @@ def _prepare(
     *,
     settle: bool,
     compiled: Path | None,
+    shape: Shape | None,
 ) -> _Ready:
     """Give the model our attention and faster weights, and compare it with what it was.
 
     With ``settle`` the number of compute threads is chosen by what is faster.
     """
-    vocab_size = model.get_input_embeddings().weight.shape[0]
+    vocab_size, name = model.get_input_embeddings().weight.shape[0], model.config.model_type
     model.set_attn_implementation("eager")
     reference = support.reference_logits(model, vocab_size)
     model.set_attn_implementation(attention.NAME)
@@ -186,32 +199,56 @@ def _prepare(
     layers, width = forward.probe()
     vocab_size = min(vocab_size, width)
     paged = wish.block_size is not None
-    small = KvPool(layers, blocks=8, block_size=4 if paged else 16, paged=paged, device=device)
-    tables = {row: tuple(range(row, 8, 2)) if paged else (row,) for row in range(2)}
-
-    def try_pieces(pieces: list[Piece]) -> torch.Tensor:
-        pieces = [evolve(piece, table=tables[piece.row]) for piece in pieces]
-        return forward.run_pieces(small, pieces)
-
+    trial = _Trial.of(forward, layers, pages=4 if paged else None)
     how = None
     if compiled is None and linears.pack_linears(model):
         how = "packed weights"
     if settle and device.type == "cpu":
         ones = [Piece(row, 9, (row,)) for row in range(2)]
-        devices.settle_threads(lambda: try_pieces(ones))
+        devices.settle_threads(lambda: trial(ones))
     if compiled is not None:
         how = "compiled"
         try:
             forward.compile(compiled)
         except CannotCompile as error:
-            message = f"{model.config.model_type} cannot be compiled here: {error}"
+            message = f"{name} cannot be compiled here: {error}"
             raise SettingsError(message, param="compile") from error
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
+    support.check_layers(model.config, layers, capacity.max_model_len)
+    support.self_test(trial, reference, vocab_size, name, model.dtype)
     if capacity.paged:
         forward.kernel = support.find_kernel(layers, capacity.block_size, device)
-    support.check_layers(model.config, layers, capacity.max_model_len)
-    support.self_test(try_pieces, reference, vocab_size, model.config.model_type, model.dtype)
+    forward.shape = shape
+    if forward.kernel is not None or shape is not None:
+        trial = _Trial.of(forward, layers, pages=capacity.block_size if paged else None)
+        support.self_test(trial, reference, vocab_size, name, model.dtype)
+    if shape is not None:
+        length = min(80, capacity.max_model_len)
+        support.check_invariance(trial, shape, length, vocab_size, name)
     return _Ready(forward, layers, capacity, vocab_size, how)
+
+
+@frozen
+class _Trial:
+    """A little memory for two streams, to see what a forward pass gives."""
+
+    forward: ForwardPass
+    pool: KvPool
+
+    @classmethod
+    def of(cls, forward: ForwardPass, layers: dict[int, LayerShape], pages: int | None) -> _Trial:
+        """128 tokens for each; ``pages`` is what a page has room for, if there are any."""
+        size = pages or _TRIAL
+        blocks = 2 * -(-_TRIAL // size)
+        paged, device = pages is not None, forward.device
+        pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=device)
+        return cls(forward, pool)
+
+    def __call__(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        """The logits behind each piece. Rows are 0 and 1, and have every other block."""
+        blocks = range(self.pool.blocks)
+        placed = [evolve(piece, table=tuple(blocks[piece.row :: 2])) for piece in pieces]
+        return self.forward.run_pieces(self.pool, placed)
 
 
 def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
@@ -222,6 +259,8 @@ def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[
         notes.append(f"compute threads: {torch.get_num_threads()}")
     kind = f"{str(dtype).removeprefix('torch.')}{f', {ready.how}' if ready.how else ''}"
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
+    if shape := ready.forward.shape:
+        notes.append(f"batch-invariant: every turn computes {shape.tokens} tokens")
     if capacity.paged:
         how = "read by torch" if ready.forward.kernel else "gathered for attention"
         notes.append(f"pages are {how}")

@@ -7,6 +7,9 @@ Where a block of the pool is a whole row, a batch is a slice of the pool; where 
 is gathered from them, unless torch has a kernel for pages (:mod:`.paged`).
 Grouped-query attention is done by folding the queries that share a key head into the query
 dimension, ``[batch, kv_heads, group * tokens, dim]``: no key is ever repeated.
+
+``invariant`` attention computes each token in the same order of summation, whoever and whatever is
+beside it: one by one also in a chunk, from the row's first position on, in whole steps.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from chatstream_trio.engine.attention import LayerCall, additive_mask, softmax_a
 from chatstream_trio.engine.batches import Batch, Piece, make_batches, tables_of
 from chatstream_trio.engine.kv import KvPool
 from chatstream_trio.engine.paged import Kernel, Paged
+
+STEP = 64
+"""Positions by which invariant attention grows: a multiple of every vector's length. What is behind
+a token's own position adds exact zeros to full vectors, and never another remainder."""
 
 
 @define
@@ -47,6 +54,8 @@ class Packed:
     """``(index of the first packed token, piece, its blocks [1, n] where they are pages)``"""
     paged: Paged | None = None
     """Does all of it, where there is a kernel for pages; ``groups`` and ``chunks`` are empty."""
+    invariant: bool = False
+    """Then ``chunks`` is empty: their tokens are in ``groups``."""
     _masks: dict[tuple[Any, ...], torch.Tensor | None] = Factory(dict)
 
     def attend(self, call: LayerCall) -> torch.Tensor:
@@ -61,7 +70,7 @@ class Packed:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _attend_group(self, group: Batch, call: LayerCall) -> torch.Tensor:
-        """One token for each row: ``[last - first, heads, value_dim]``."""
+        """Tokens that see what is before them: ``[last - first, heads, value_dim]``."""
         keys, values = self.pool.keys[call.layer], self.pool.values[call.layer]
         heads, kv_heads = call.query.shape[0], keys.shape[1]
         query = call.query[:, group.first : group.last].transpose(0, 1)
@@ -70,15 +79,20 @@ class Packed:
             query = spread.index_copy_(0, group.slots, query)
         query = query.reshape(-1, kv_heads, heads // kv_heads, query.shape[2])
         longest, shortest = max(group.lengths), min(group.lengths)
-        since = max(0, shortest - call.window) if call.window else 0
+        since, stop = max(0, shortest - call.window) if call.window else 0, longest
+        if self.invariant:
+            step = self.pool.block_size if self.pool.paged else STEP
+            since, stop = 0, -(-longest // step) * step
         if group.tables is None:
-            span = (slice(group.low, group.high), slice(None), slice(since, longest))
+            span = (slice(group.low, group.high), slice(None), slice(since, stop))
             keys, values = keys[span], values[span]
         else:
-            keys, values = self._gather(group.tables, call, since, longest)
+            keys, values = self._gather(group.tables, call, since, stop)
+        if group.shared:
+            keys, values = (t.expand(len(group.lengths), -1, -1, -1) for t in (keys, values))
         mask = None
-        if longest != shortest or (call.window and longest > call.window):
-            mask = self._group_mask(group, call, since, longest)
+        if self.invariant or longest != shortest or (call.window and longest > call.window):
+            mask = self._group_mask(group, call, since, stop)
         out = softmax_attention(query, keys, values, mask, call)
         out = out.reshape(-1, heads, out.shape[3])
         return out if group.slots is None else out.index_select(0, group.slots)
@@ -112,12 +126,12 @@ class Packed:
         span = slice(since - first * size, stop - first * size)
         return keys[:, :, span], values[:, :, span]
 
-    def _group_mask(self, group: Batch, call: LayerCall, since: int, longest: int) -> torch.Tensor:
-        """``[rows, 1, 1, longest - since]``, added to the scores; made once for all layers."""
+    def _group_mask(self, group: Batch, call: LayerCall, since: int, stop: int) -> torch.Tensor:
+        """``[tokens, 1, 1, stop - since]``, added to the scores; made once for all layers."""
         which = ("group", group.first, call.window, call.query.dtype)
         if (mask := self._masks.get(which)) is None:
             lengths = group.lengths_on_device[:, None]
-            at = torch.arange(since, longest, device=lengths.device)
+            at = torch.arange(since, stop, device=lengths.device)
             seen = at < lengths
             if call.window:
                 seen &= at >= lengths - call.window
@@ -138,13 +152,21 @@ class Packed:
         return mask
 
 
-def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) -> Packed:
+def pack(
+    pool: KvPool,
+    pieces: Sequence[Piece],
+    kernel: Kernel | None = None,
+    *,
+    invariant: bool = False,
+) -> Packed:
     """Pack a turn's tokens: single tokens first, then chunks. One copy to the device.
 
     Args:
         pool: The pool that the blocks of ``pieces`` belong to.
         pieces: At least one; no row twice.
         kernel: For pages, if there is one.
+        invariant: Attend each token as if it were alone. (A kernel does so anyhow.) The pool's
+            blocks have to be multiples of 64 positions.
     """
     single = [p for p in pieces if len(p.tokens) == 1]
     single.sort(key=lambda piece: piece.stop if pool.paged else piece.table[0])
@@ -158,6 +180,8 @@ def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) ->
         flat += paged.numbers
     else:
         groups = make_batches(pool, single)
+        if invariant:
+            groups, chunks = groups + _token_by_token(pool, len(single), chunks), []
         flat += [part for group in groups for part in group.numbers]
         flat += [tables_of(pool, [piece]) for piece in chunks]
     on_device = torch.tensor([number for part in flat for number in part]).to(pool.device)
@@ -184,7 +208,17 @@ def pack(pool: KvPool, pieces: Sequence[Piece], kernel: Kernel | None = None) ->
         groups,
         starts,
         paged,
+        invariant,
     )
+
+
+def _token_by_token(pool: KvPool, first: int, chunks: Sequence[Piece]) -> list[Batch]:
+    """A batch for each chunk; ``first`` is the packed index of the first of them."""
+    batches = []
+    for piece in chunks:
+        batches.append(Batch.of_chunk(pool, first, piece))
+        first += len(piece.tokens)
+    return batches
 
 
 def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:

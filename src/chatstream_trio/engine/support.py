@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import LayerCall
 from chatstream_trio.engine.batches import Piece
+from chatstream_trio.engine.given import Shape
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import pack
 from chatstream_trio.engine.paged import Kernel, kernels
-from chatstream_trio.errors import ModelNotSupported
+from chatstream_trio.errors import ModelNotSupported, SettingsError
 
 _LAYERS = {"full_attention", "sliding_attention", "attention"}
 
@@ -157,6 +158,48 @@ def self_test(
                 f"{name} gives other results in a shared batch than alone (relative error"
                 f" {error:.2g} of the logits): the engine cannot serve it"
             )
+
+
+def check_invariance(
+    run: Callable[[list[Piece]], torch.Tensor],
+    shape: Shape,
+    length: int,
+    vocab_size: int,
+    name: str,
+) -> None:
+    """Read a text alone in long chunks, and in company in short ones: the same bits are wanted.
+
+    Args:
+        run: The engine's forward pass, as for :func:`self_test`.
+        shape: Of every pass.
+        length: Tokens to try it with.
+        vocab_size: Their ids are below this.
+        name: The architecture, for the message.
+
+    Raises:
+        SettingsError: The logits differ: some operation on this device depends on what is beside a
+            token even in passes of one shape (the experts of a mixture do, which are given each
+            other's tokens).
+    """
+    text = [(11 + 17 * i) % vocab_size for i in range(length)]
+    steps = length - 4
+    ends: list[dict[int, torch.Tensor]] = []
+    for most, company in ((shape.tokens, False), (min(7, shape.tokens - 1), True)):
+        logits, start = {}, 0
+        while start < len(text):
+            stop = min(start + most, steps if start < steps else start + 1)
+            pieces = [Piece(0, start, text[start:stop])]
+            if company and stop < len(text):
+                pieces.append(Piece(1, start, text[stop : stop + 1]))
+            logits[stop], start = run(pieces)[0], stop
+        ends.append(logits)
+    alone, beside = ends
+    if not all(torch.equal(alone[stop], beside[stop]) for stop in range(steps, length + 1)):
+        raise SettingsError(
+            f"{name} cannot be made batch-invariant on this device: it gives other numbers in"
+            " company than alone, in passes of one shape",
+            param="batch_invariant",
+        )
 
 
 def find_kernel(layers: Mapping[int, LayerShape], page: int, device: torch.device) -> Kernel | None:
