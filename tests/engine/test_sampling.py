@@ -44,14 +44,14 @@ def sampler(
 def candidates(asked: Sampling, logits: torch.Tensor, tries: int = 400) -> set[int]:
     """The ids that come out for ``logits [1, vocabulary]`` at many positions."""
     made = sampler([asked], logits.shape[1])
-    return {made.choose(logits.clone(), [0], [position])[0] for position in range(tries)}
+    return {made.choose(logits.clone(), [0], [position]).tolist()[0] for position in range(tries)}
 
 
 def test_greedy_takes_the_largest_and_ignores_the_seed() -> None:
     """Temperature 0 is the argmax."""
     logits = scores(4, 101)
     made = sampler([Sampling(temperature=0, seed=row) for row in range(4)], 101)
-    assert made.choose(logits.clone(), range(4), [5] * 4) == logits.argmax(-1).tolist()
+    assert made.choose(logits.clone(), range(4), [5] * 4).tolist() == logits.argmax(-1).tolist()
 
 
 def test_uniform_is_the_same_for_ever() -> None:
@@ -79,7 +79,7 @@ def test_samples_follow_the_distribution(temperature: float) -> None:
     """Chi-square of 4000 samples against softmax(logits / temperature)."""
     logits, tries = scores(1, 8, scale=1.0), 4000
     made = sampler([Sampling(temperature=temperature, seed=5)] * 1, 8)
-    seen = Counter(made.choose(logits.clone(), [0], [at])[0] for at in range(tries))
+    seen = Counter(made.choose(logits.clone(), [0], [at]).tolist()[0] for at in range(tries))
     expected = torch.softmax(logits[0] / temperature, -1) * tries
     assert sum((seen[i] - float(e)) ** 2 / float(e) for i, e in enumerate(expected)) < 29.9
 
@@ -91,7 +91,7 @@ def test_a_sample_is_the_inverse_of_the_cumulative_distribution() -> None:
     for position in range(100):
         heaps = accumulate(torch.softmax(logits[0].double(), -1).tolist())
         token = next(i for i, heap in enumerate(heaps) if heap > uniform(123, position))
-        assert made.choose(logits.clone(), [0], [position]) == [token]
+        assert made.choose(logits.clone(), [0], [position]).tolist() == [token]
 
 
 @pytest.mark.parametrize("vocabulary", [60, 5000])
@@ -180,7 +180,7 @@ def test_logit_bias_is_added_before_anything_else() -> None:
         ],
         40,
     )
-    first, second, third = made.choose(logits.clone(), range(3), [1] * 3)
+    first, second, third = made.choose(logits.clone(), range(3), [1] * 3).tolist()
     assert (first, second) == (7, 8)
     assert third == logits[2].topk(2).indices[1]
 
@@ -196,11 +196,11 @@ def test_rows_that_are_not_numbers_fault_alone(poison: float) -> None:
         Sampling(presence_penalty=1.0, seed=4),
     ]
     logits = scores(5, 6000)
-    whole = sampler(asked, 6000, [[1, 2]] * 5).choose(logits.clone(), range(5), [2] * 5)
+    whole = sampler(asked, 6000, [[1, 2]] * 5).choose(logits.clone(), range(5), [2] * 5).tolist()
     for victim in range(5):
         sick = logits.clone()
         sick[victim, 17] = poison
-        got = sampler(asked, 6000, [[1, 2]] * 5).choose(sick, range(5), [2] * 5)
+        got = sampler(asked, 6000, [[1, 2]] * 5).choose(sick, range(5), [2] * 5).tolist()
         assert got == [FAULT if row == victim else whole[row] for row in range(5)]
 
 
@@ -217,6 +217,8 @@ def test_rows_in_company_get_what_they_get_alone() -> None:
     ]
     logits = scores(7, 5000).bfloat16()
     made = sampler(asked, 5000, [[1, 2, 3]] * 7)
-    together = made.choose(logits, range(7), [3] * 7)
-    assert together == [made.choose(logits[row : row + 1], [row], [3])[0] for row in range(7)]
+    together = made.choose(logits, range(7), [3] * 7).tolist()
+    assert together == [
+        made.choose(logits[row : row + 1], [row], [3]).tolist()[0] for row in range(7)
+    ]
     assert together[6] == logits[6].float().argmax()

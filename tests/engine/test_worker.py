@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from attrs import define, field
 
-from chatstream_trio.engine.runner import Turn
+from chatstream_trio.engine.runner import Finish, Runner, RunnerInfo, RunnerLost, Turn, TurnResult
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
 from chatstream_trio.engine.streams import Ending, StreamSpec
 from chatstream_trio.engine.worker import CancelStream, Command, Outcome, StartStream, Stop, work
@@ -14,15 +17,20 @@ from chatstream_trio.engine.worker import CancelStream, Command, Outcome, StartS
 class Bench:
     """A turn loop on a bench: the test is its driver and its clock."""
 
-    runner: ScriptedRunner
+    runner: Runner
     now: float = 0.0
     outcomes: list[Outcome] = field(factory=list)
+    on_outcome: Callable[[], None] = lambda: None
 
     def __attrs_post_init__(self) -> None:
         self.loop = work(
-            self.runner, prefill_chunk=100, hand_over=self.outcomes.append, clock=lambda: self.now
+            self.runner, prefill_chunk=100, hand_over=self.take, clock=lambda: self.now
         )
         self.timeout = next(self.loop)
+
+    def take(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.on_outcome()
 
     loop: object = field(init=False)
     timeout: float | None = field(init=False)
@@ -132,3 +140,91 @@ def test_turns_are_counted_and_rows_known() -> None:
     bench.send()
     assert [(o.turns, o.rows_in_use) for o in bench.outcomes] == [(1, 2), (2, 1)]
     assert len(seen) == 2
+
+
+@define
+class Launched:
+    """Launches the turns of a scripted runner, which fails while launching or while finishing."""
+
+    runner: ScriptedRunner
+    late: bool = False
+    order: list[str] = field(factory=list)
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self.runner.info
+
+    def run_turn(self, turn: Turn) -> TurnResult:
+        self.order.append("run")
+        return self.runner.run_turn(turn)
+
+    def launch(self, turn: Turn) -> Finish:
+        self.order.append("launch")
+        result = None if self.late else self.runner.run_turn(turn)
+
+        def finish() -> TurnResult:
+            self.order.append("finish")
+            return result or self.runner.run_turn(turn)
+
+        return finish
+
+
+def test_the_next_turn_is_launched_before_the_last_ones_tokens_are_delivered() -> None:
+    """The device does not stand still while the thread tells what came of a turn."""
+    runner = Launched(ScriptedRunner())
+    bench = Bench(runner, on_outcome=lambda: runner.order.append("told"))
+    bench.send(start(1, 5, max_tokens=3))
+    for _ in range(3):
+        bench.send()
+    turn = ["launch", "told", "finish"]
+    assert runner.order == ["launch", "finish", *turn, *turn, "told"]
+    assert bench.said(1) == [5, 5, 5]
+
+
+def test_what_a_launched_turn_gave_is_not_kept_waiting_for_a_turn_that_is_not_due() -> None:
+    """With a pace, or with nobody left, tokens are told before the loop sleeps."""
+    bench = Bench(Launched(ScriptedRunner(pace=10.0)))
+    bench.send(start(1, 5))
+    assert bench.said(1) == [5]
+    bench.now = 10.0
+    bench.send(CancelStream(1))
+    assert bench.ending(1) == (Ending.CANCELLED, None)
+    bench.send(start(2, 6, max_tokens=1))
+    assert bench.said(2) == [6]
+
+
+def test_cancelling_and_stopping_lose_no_token_of_a_launched_turn() -> None:
+    """What was said before the end is told before the end."""
+    bench = Bench(Launched(ScriptedRunner()))
+    bench.send(start(1, 5), start(2, 6))
+    assert bench.said(1) == []
+    bench.send(CancelStream(1))
+    assert bench.said(1) == [5]
+    assert bench.ending(1) == (Ending.CANCELLED, None)
+    with pytest.raises(StopIteration):
+        bench.send(Stop())
+    assert bench.said(2) == [6, 6]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_launched_turn_that_fails_is_searched_for_the_culprit(late: bool) -> None:
+    """Law 8, whether it fails while it is launched or while it runs."""
+    runner = Launched(ScriptedRunner(faults={66: RuntimeError("out of memory")}), late)
+    bench = Bench(runner)
+    bench.send(start(1, 5, 6), start(2, 65, 66), start(3, 8, 9))
+    for _ in range(3):
+        bench.send()
+    assert bench.said(1) == [5, 6, 5]
+    assert bench.said(3) == [8, 9, 8]
+    assert bench.ending(2) == (Ending.FAULT, "RuntimeError: out of memory")
+    assert runner.order.count("run") == 3
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_runner_that_is_lost_in_a_launched_turn_ends_the_loop(late: bool) -> None:
+    """After what the turn before gave is told."""
+    bench = Bench(Launched(ScriptedRunner(faults={66: RunnerLost("gone")}), late))
+    bench.send(start(2, 65, 66))
+    with pytest.raises(RunnerLost, match="gone"):
+        bench.send()
+    assert bench.said(2) == [65]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from attrs import Factory, define, frozen
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from chatstream_trio.engine.kv import LayerShape
 from chatstream_trio.errors import ModelNotSupported
@@ -105,12 +105,10 @@ def _attention(
     return attend(call)[None], None
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Masks follow from rows and positions, which only the batch knows."""
-
-
+# Masks follow from rows and positions, which only the batch knows. transformers makes none for an
+# attention that has no entry in its AttentionMaskInterface. With one that returns None it would
+# first look for packed sequences in the position ids, and so wait for the device (5.23).
 AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, _no_mask)
 
 
 @define

@@ -120,6 +120,18 @@ def _physical_cores() -> int:
     return count
 
 
+def works(device: torch.device) -> bool:
+    """Whether a device that has just failed goes on. Lack of memory passes; an error in a kernel
+    ends a CUDA context for good, and everything that is asked of it later fails as well."""
+    if device.type != "cuda":
+        return True
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated on ``device`` now."""
     if device.type == "cuda":

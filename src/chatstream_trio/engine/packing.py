@@ -22,6 +22,7 @@ from attrs import Factory, define
 
 from chatstream_trio.engine.attention import LayerCall, additive_mask, softmax_attention
 from chatstream_trio.engine.batches import Batch, Piece, make_batches, tables_of
+from chatstream_trio.engine.crossing import send
 from chatstream_trio.engine.kv import KvPool
 from chatstream_trio.engine.paged import Kernel, Paged
 
@@ -184,7 +185,7 @@ def pack(
             groups, chunks = groups + _token_by_token(pool, len(single), chunks), []
         flat += [part for group in groups for part in group.numbers]
         flat += [tables_of(pool, [piece]) for piece in chunks]
-    on_device = torch.tensor([number for part in flat for number in part]).to(pool.device)
+    on_device = send([number for part in flat for number in part], pool.device)
     tensors = iter(on_device.split([len(part) for part in flat]))
     ids, positions, rows, blocks, offsets, wanted = (next(tensors) for _ in range(6))
     for part in (paged, *groups):

@@ -15,7 +15,7 @@ a turn again means the same again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from attrs import Attribute, Factory, field, frozen, validators
 
@@ -191,6 +191,24 @@ class RunnerInfo:
 
 class RunnerLost(Exception):
     """Raised by a runner that cannot go on at all: the engine ends it and loads a new one."""
+
+
+Finish: TypeAlias = Callable[[], TurnResult]
+"""Waits for a turn that was begun. What :meth:`Runner.run_turn` may raise, it may raise."""
+
+
+@runtime_checkable
+class Launches(Protocol):
+    """What a :class:`Runner` may do besides, whose device computes by itself (a GPU does)."""
+
+    def launch(self, turn: Turn) -> Finish:
+        """Begin a turn and come back while it runs, so that there is time for what the last one
+        gave. Each turn is finished before the next is begun.
+
+        Raises:
+            RunnerLost, Exception: As :meth:`Runner.run_turn`.
+        """
+        ...
 
 
 class Runner(Protocol):

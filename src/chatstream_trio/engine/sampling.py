@@ -5,8 +5,8 @@ number for each position, a pure function of seed and position (:func:`uniform`)
 is the same in any company, on any device and after a restart.
 
 Rows that ask for nothing special cost an ``argmax`` or one cumulative sum; penalties, truncation
-and bias are computed on the rows that use them. Nothing here waits for the device, with one
-exception on CPUs (see :func:`_top_p`).
+and bias are computed on the rows that use them. Nothing here waits for the device, and the device
+waits for nothing here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from attrs import define
 
+from chatstream_trio.engine.crossing import send
 from chatstream_trio.engine.runner import GREEDY, Sampling
 
 FAULT = -1
@@ -84,8 +85,8 @@ class Sampler:
         state = _Row(sampling, prompt_length)
         if sampling.logit_bias:
             ids, values = zip(*sorted(sampling.logit_bias.items()), strict=True)
-            state.bias_ids = torch.tensor(ids, device=self._device)
-            state.bias = torch.tensor(values, dtype=torch.float32, device=self._device)
+            state.bias_ids = send(ids, self._device)
+            state.bias = send(values, self._device, torch.float32)
         self._rows[row] = state
 
     def feed(self, rows: torch.Tensor, positions: torch.Tensor, ids: torch.Tensor) -> None:
@@ -95,13 +96,12 @@ class Sampler:
     def remember(self, row: int, tokens: Sequence[int]) -> None:
         """Note the first tokens of a row, which no turn will feed: they are in the KV cache."""
         if tokens:
-            ids = torch.tensor(tokens, dtype=torch.int64, device=self._device)
-            self._history[row, : len(tokens)] = ids
+            self._history[row, : len(tokens)] = send(tokens, self._device)
 
     def choose(
         self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
-    ) -> list[int]:
-        """One token for each row, or :data:`FAULT`.
+    ) -> torch.Tensor:
+        """One token for each row, or :data:`FAULT`: ``[n]``, on the device.
 
         Args:
             logits: ``[n, vocabulary]``, any float type; float32 logits may be overwritten.
@@ -122,15 +122,14 @@ class Sampler:
         drawn = [line for line, state in enumerate(states) if state.sampling.temperature > 0]
         if drawn:
             whole = len(drawn) == len(states)
-            lines = None if whole else torch.tensor(drawn).to(self._device)
+            lines = None if whole else send(drawn, self._device)
             drawn_tokens = self._draw(
                 scores if lines is None else scores[lines],
                 [states[line] for line in drawn],
                 [uniform(states[line].sampling.seed, positions[line]) for line in drawn],
             )
             tokens = drawn_tokens if lines is None else tokens.index_copy(0, lines, drawn_tokens)
-        chosen: list[int] = torch.where(sound, tokens, FAULT).tolist()
-        return chosen
+        return torch.where(sound, tokens, FAULT)
 
     def _penalise(
         self,
@@ -142,9 +141,10 @@ class Sampler:
     ) -> None:
         """Repetition, presence and frequency penalties, in place, on ``lines`` of ``scores``."""
         longest = max(positions[line] for line in lines)
-        numbers = torch.tensor(
-            [[line, rows[line], positions[line], states[line].prompt_length] for line in lines]
-        ).to(self._device)
+        numbers = send(
+            [[line, rows[line], positions[line], states[line].prompt_length] for line in lines],
+            self._device,
+        )
         line, row, length, prompt = numbers.unbind(dim=1)
         strengths = [states[i].sampling for i in lines]
         repetition, presence, frequency = self._column(
@@ -171,12 +171,12 @@ class Sampler:
         if len(lines) == len(states):
             scores = self._truncate(scores, states)
         elif lines:
-            index = torch.tensor(lines).to(self._device)
+            index = send(lines, self._device)
             some = self._truncate(scores[index], [states[line] for line in lines])
             scores = scores.index_copy(0, index, some)
         heaped = torch.softmax(scores, dim=-1).to(self._wide).cumsum(dim=-1)
         total = heaped[:, -1:]
-        point = torch.tensor([[u] for u in numbers], dtype=self._wide).to(self._device) * total
+        point = send([[u] for u in numbers], self._device, self._wide) * total
         # Rounding must not lift the point to the very end, where improbable tokens wait.
         point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
         tokens = torch.searchsorted(heaped, point, right=True)[:, 0]
@@ -197,7 +197,7 @@ class Sampler:
 
     def _column(self, values: Sequence[Sequence[float]]) -> tuple[torch.Tensor, ...]:
         """Parameters of each row, as float32 columns ``[n, 1]`` on the device; one copy for all."""
-        table = torch.tensor(values, dtype=torch.float32).to(self._device)
+        table = send(values, self._device, torch.float32)
         return tuple(table[:, i : i + 1] for i in range(table.shape[1]))
 
 
@@ -206,10 +206,10 @@ def _top_k(scores: torch.Tensor, top_k: Sequence[int]) -> torch.Tensor:
     vocabulary = scores.shape[1]
     limits = [min(k, vocabulary) for k in top_k]
     largest = torch.topk(scores, max(limits), dim=-1).values
-    index = torch.tensor([[max(k, 1) - 1] for k in limits]).to(scores.device)
+    index = send([[max(k, 1) - 1] for k in limits], scores.device)
     floor = largest.gather(1, index)
     if not all(limits):
-        everyone = torch.tensor([[k == 0] for k in limits]).to(scores.device)
+        everyone = send([[k == 0] for k in limits], scores.device)
         floor = floor.masked_fill(everyone, -torch.inf)
     return scores.masked_fill(scores < floor, -torch.inf)
 

@@ -8,15 +8,30 @@ requests, text or threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 
+from chatstream_trio.engine import devices
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.checks import check_turn
+from chatstream_trio.engine.crossing import fetch
 from chatstream_trio.engine.forward import ForwardPass
 from chatstream_trio.engine.kv import KvPool
-from chatstream_trio.engine.runner import Decode, Prefill, RunnerInfo, Start, Step, Turn, TurnResult
+from chatstream_trio.engine.loading import one_line
+from chatstream_trio.engine.runner import (
+    Decode,
+    Finish,
+    Prefill,
+    RunnerInfo,
+    RunnerLost,
+    Start,
+    Step,
+    Turn,
+    TurnResult,
+)
 from chatstream_trio.engine.sampling import FAULT, Sampler
 
 _FAULT = "the model's output was not a number"
@@ -51,13 +66,40 @@ class TransformersRunner:
 
         Raises:
             ValueError: The turn breaks the contract; nothing was done.
+            RunnerLost: The device is of no use any more.
             Exception: What the model raised, out of memory for example.
         """
-        prompts = check_turn(turn, self._info, self._prompts)
-        with torch.inference_mode():
-            return self._run(turn, prompts)
+        return self._begin(turn)()
 
-    def _run(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> TurnResult:
+    def launch(self, turn: Turn) -> Finish:
+        """Begin a turn; see :meth:`.runner.Launches.launch`. A CPU has computed nothing yet."""
+        if self._pool.device.type == "cpu":
+            return partial(self.run_turn, turn)
+        return self._begin(turn)
+
+    def _begin(self, turn: Turn) -> Finish:
+        prompts = check_turn(turn, self._info, self._prompts)
+        with self._or_lost(), torch.inference_mode():
+            finish = self._queue(turn, prompts)
+
+        def wait() -> TurnResult:
+            with self._or_lost():
+                return finish()
+
+        return wait
+
+    @contextmanager
+    def _or_lost(self) -> Iterator[None]:
+        """An error after which the device does nothing any more is the end of this runner."""
+        try:
+            yield
+        except Exception as error:
+            if devices.works(self._pool.device):
+                raise
+            raise RunnerLost(f"{self._pool.device} has failed: {one_line(error)}") from error
+
+    def _queue(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> Finish:
+        """Tell the device all that it has to do."""
         for start in turn.started:
             self._start(start, turn.table(start.row))
         pieces = [_decode_piece(step, turn.table(step.row)) for step in turn.decode]
@@ -66,19 +108,16 @@ class TransformersRunner:
             for chunk in turn.prefill
         ]
         if not pieces:
-            return TurnResult()
+            return TurnResult
         packed = self._forward.pack(self._pool, pieces)
         logits = self._forward.run(packed)
         self._sampler.feed(packed.rows, packed.positions[0], packed.ids[0])
         if not packed.asked:
-            return TurnResult()
+            return TurnResult
         rows, positions = zip(*packed.asked, strict=True)
-        chosen: dict[int, list[int]] = {}
-        for row, token in zip(rows, self._sampler.choose(logits, rows, positions), strict=True):
-            chosen.setdefault(row, []).append(token)
+        tokens = fetch(self._sampler.choose(logits, rows, positions))
         drafts = {step.row: step.draft for step in turn.decode}
-        steps = [_step(row, tokens, drafts.get(row, ())) for row, tokens in chosen.items()]
-        return TurnResult(tuple(steps))
+        return lambda: _result(rows, tokens(), drafts)
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -105,6 +144,15 @@ def _prompt_piece(chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...
 def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
     tokens = (step.token, *step.draft)
     return Piece(step.row, step.position, tokens, len(tokens), table)
+
+
+def _result(
+    rows: Sequence[int], tokens: Sequence[int], drafts: Mapping[int, tuple[int, ...]]
+) -> TurnResult:
+    chosen: dict[int, list[int]] = {}
+    for row, token in zip(rows, tokens, strict=True):
+        chosen.setdefault(row, []).append(token)
+    return TurnResult(tuple(_step(row, said, drafts.get(row, ())) for row, said in chosen.items()))
 
 
 def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:

@@ -10,11 +10,20 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from typing import TypeAlias
+from functools import partial
+from typing import NoReturn, TypeAlias
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import Runner, RunnerLost, Step, Turn, TurnResult
+from chatstream_trio.engine.runner import (
+    Finish,
+    Launches,
+    Runner,
+    RunnerLost,
+    Step,
+    Turn,
+    TurnResult,
+)
 from chatstream_trio.engine.streams import StreamOutcome, StreamSpec
 from chatstream_trio.engine.turns import Turns, split
 
@@ -76,12 +85,20 @@ def work(
     turns = Turns.of(runner.info, prefill_chunk, speculate)
     count = 0
     next_turn = clock()
+    untold: list[Outcome] = []
 
     def tell(streams: Iterable[StreamOutcome]) -> None:
-        hand_over(Outcome(tuple(streams), count, turns.active - turns.paused, turns.paused))
+        untold.append(Outcome(tuple(streams), count, turns.active - turns.paused, turns.paused))
+
+    def deliver() -> None:
+        while untold:
+            hand_over(untold.pop(0))
 
     while True:
-        commands = yield (max(0.0, next_turn - clock()) if turns.active else None)
+        pause = max(0.0, next_turn - clock()) if turns.active else None
+        if pause != 0 or not isinstance(runner, Launches):
+            deliver()
+        commands = yield pause
         let_go: list[StreamOutcome] = []
         for command in commands:
             match command:
@@ -90,16 +107,20 @@ def work(
                 case CancelStream(number):
                     let_go += filter(None, [turns.cancel(number)])
                 case Stop():
+                    deliver()
                     return
                 case _:
                     raise TypeError(f"not a command: {command!r}")
         if let_go:  # a seat must not wait for the turn that goes on without it
             tell(let_go)
+            deliver()
         began = clock()
         if began < next_turn or (turn := turns.plan()) is None:
             continue
         next_turn = began + runner.info.pace
-        result = _run(runner, turn)
+        finish = _launch(runner, turn)
+        deliver()  # what the last turn gave, while the device works on this one
+        result = _finish(runner, turn, finish)
         count += 1
         tell(turns.settle(turn, result))
 
@@ -132,10 +153,24 @@ def work_in_thread(loop: TurnLoop, inbox: Inbox) -> None:
             timeout = loop.send(inbox.collect(timeout))
 
 
-def _run(runner: Runner, turn: Turn) -> TurnResult:
-    """Run a turn; if it fails as a whole, run it row by row to find the culprit (law 8)."""
+def _launch(runner: Runner, turn: Turn) -> Finish:
+    """Begin a turn. What goes wrong is said when it is finished."""
+    if not isinstance(runner, Launches):
+        return partial(runner.run_turn, turn)
     try:
-        return runner.run_turn(turn)
+        return runner.launch(turn)
+    except Exception as error:
+        return partial(_raise, error)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _finish(runner: Runner, turn: Turn, finish: Finish) -> TurnResult:
+    """Wait for a turn; if it fails as a whole, run it row by row to find the culprit (law 8)."""
+    try:
+        return finish()
     except RunnerLost:
         raise
     except Exception:
