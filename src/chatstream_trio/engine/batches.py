@@ -119,8 +119,10 @@ def make_batches(pool: KvPool, single: Sequence[Piece]) -> list[Batch]:
     return [Batch.make(pool, single, cut) for cut in cuts]
 
 
-def tables_of(pool: KvPool, pieces: Sequence[Piece]) -> list[int]:
+def tables_of(pool: KvPool, pieces: Sequence[Piece], longest: int = 0) -> list[int]:
     """The tables of some rows, one after the other and equally long; nothing without pages.
+
+    They are long enough for ``longest`` tokens, and for the longest row.
 
     What is too short is padded with a block of its own: that is masked, and must be finite, which a
     block that nothing was written to yet need not be.
@@ -128,7 +130,7 @@ def tables_of(pool: KvPool, pieces: Sequence[Piece]) -> list[int]:
     if not pool.paged:
         return []
     used = [-(-piece.stop // pool.block_size) for piece in pieces]
-    width = max(used)
+    width = max(*used, -(-longest // pool.block_size))
     padded = [
         piece.table[:own] + piece.table[:1] * (width - own)
         for own, piece in zip(used, pieces, strict=True)

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from chatstream_trio.engine.attention import Probe, active
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.compiled import CompiledForward, compile_forward
-from chatstream_trio.engine.given import Given, Shape
+from chatstream_trio.engine.given import Given, Outputs, Shape
+from chatstream_trio.engine.graphs import DecodeGraphs
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import Packed, pack
 from chatstream_trio.engine.paged import Kernel
@@ -47,6 +48,8 @@ class ForwardPass:
 
     kernel: Kernel | None = None
     """For attention over pages; without it they are gathered."""
+    graphs: DecodeGraphs | None = None
+    """For turns that only decode, where they are recorded."""
     shape: Shape | None = None
     """Of every pass. What a token's numbers are then depends on what is before it in its own
     stream, and on nothing else, to the last bit."""
@@ -74,6 +77,15 @@ class ForwardPass:
         """
         if isinstance(self._call, _Model):
             self._call = compile_forward(self._call.model, self._call.logits, folder)
+
+    def turn(self, pool: KvPool, pieces: Sequence[Piece]) -> Outputs:
+        """Run what the streams bring; ``pool`` gets their keys and values."""
+        if self.graphs is not None and self.graphs.fit(pieces):
+            return self.graphs.replay(pieces)
+        packed = self.pack(pool, pieces)
+        return Outputs(
+            self.run(packed), packed.asked, packed.rows, packed.positions[0], packed.ids[0]
+        )
 
     def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
         """:func:`.packing.pack`, for :meth:`run`."""

@@ -1,4 +1,4 @@
-"""What a forward pass is given, and how it is made longer than it is.
+"""What a forward pass is given and what it gives, and how it is made longer than it is.
 
 It does not know models, streams or turns.
 """
@@ -49,6 +49,22 @@ class Given:
             pad(self.positions, (0, tokens)),
             pad(self.wanted, (0, wanted)),
         )
+
+
+@frozen
+class Outputs:
+    """What a forward pass gave, and what it was fed."""
+
+    logits: torch.Tensor
+    """``[n, vocabulary]``"""
+    asked: list[tuple[int, int]]
+    """For each of these, the row, and the position of the token that is to be chosen."""
+    rows: torch.Tensor
+    """Of each token that was fed, ``[T]``."""
+    positions: torch.Tensor
+    """``[T]``"""
+    ids: torch.Tensor
+    """``[T]``"""
 
 
 @frozen

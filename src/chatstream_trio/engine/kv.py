@@ -58,7 +58,9 @@ class KvPool:
         block_size: int,
         paged: bool,
         device: torch.device,
+        spare: int = 0,
     ) -> None:
+        """With ``spare`` blocks behind the others, which are nobody's."""
         self.layers = dict(layers)
         self.blocks = blocks
         self.block_size = block_size
@@ -68,10 +70,10 @@ class KvPool:
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
         for index, shape in layers.items():
-            size = (blocks, shape.heads, block_size)
+            size = (blocks + spare, shape.heads, block_size)
             self.keys[index] = _zeros((*size, shape.key_dim), shape, device)
             self.values[index] = _zeros((*size, shape.value_dim), shape, device)
-        self._used = [0] * blocks
+        self._used = [0] * (blocks + spare)
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine import attention, devices, linears, loading, support
+from chatstream_trio.engine import attention, devices, graphs, linears, loading, support
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
@@ -150,7 +150,9 @@ def make_runner(
         block_size=size,
         paged=capacity.paged,
         device=device,
+        spare=int(capacity.paged),
     )
+    recorded = _record(ready, pool, rows)
     info = RunnerInfo(
         model=model_id,
         device=str(device),
@@ -159,7 +161,7 @@ def make_runner(
         vocab_size=ready.vocab_size,
         eos_token_ids=loading.eos_token_ids(model),
         sampling=loading.sampling_defaults(model),
-        notes=_notes(ready, pool, rows, model.dtype),
+        notes=(*_notes(ready, pool, rows, model.dtype), *recorded),
         block_size=pool.block_size,
         blocks=pool.blocks,
     )
@@ -249,6 +251,28 @@ class _Trial:
         blocks = range(self.pool.blocks)
         placed = [evolve(piece, table=tuple(blocks[piece.row :: 2])) for piece in pieces]
         return self.forward.run_pieces(self.pool, placed)
+
+
+def _record(ready: _Ready, pool: KvPool, rows: int) -> tuple[str, ...]:
+    """Record the turns that only decode, where the device can replay them.
+
+    Returns:
+        What the operator is told.
+    """
+    forward, capture = ready.forward, graphs.find_capture(pool.device)
+    if capture is None or forward.kernel is None or forward.shape is not None:
+        return ()
+    longest = ready.capacity.max_model_len
+    try:
+        with torch.inference_mode():
+            recorded = graphs.DecodeGraphs(
+                forward.run, pool, forward.kernel, longest=longest, rows=rows, capture=capture
+            )
+            support.check_replay(forward, recorded, pool, ready.vocab_size)
+    except Exception as error:  # whatever a model does that cannot be recorded
+        return (f"turns are not recorded: {loading.one_line(error)}",)
+    forward.graphs = recorded
+    return (f"turns of up to {recorded.most} streams are recorded (CUDA graphs)",)
 
 
 def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:

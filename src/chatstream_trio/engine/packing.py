@@ -15,10 +15,11 @@ beside it: one by one also in a chunk, from the row's first position on, in whol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
-from attrs import Factory, define
+from attrs import Factory, define, frozen
 
 from chatstream_trio.engine.attention import LayerCall, additive_mask, softmax_attention
 from chatstream_trio.engine.batches import Batch, Piece, make_batches, tables_of
@@ -153,6 +154,94 @@ class Packed:
         return mask
 
 
+@frozen
+class Layout:
+    """The tokens of one turn and where each of them belongs, in numbers that are not on the device
+    yet."""
+
+    pool: KvPool
+    parts: list[list[int]]
+    """What :class:`Packed` wants as tensors."""
+    asked: list[tuple[int, int]]
+    groups: list[Batch]
+    chunks: list[tuple[int, Piece]]
+    """``(index of the first packed token, piece)``"""
+    paged: Paged | None
+    invariant: bool
+
+    @property
+    def numbers(self) -> list[int]:
+        """All of them, in one piece."""
+        return [number for part in self.parts for number in part]
+
+    def pack(self, numbers: torch.Tensor) -> Packed:
+        """With :attr:`numbers` on the device."""
+        tensors = iter(numbers.split([len(part) for part in self.parts]))
+        ids, positions, rows, blocks, offsets, wanted = (next(tensors) for _ in range(6))
+        for part in (self.paged, *self.groups):
+            if part is not None:
+                part.arrive(tensors)
+        chunks = []
+        for first, piece in self.chunks:
+            table = next(tensors)
+            chunks.append((first, piece, table[None] if len(table) else None))
+        return Packed(
+            self.pool,
+            ids[None],
+            positions[None],
+            rows,
+            blocks,
+            offsets,
+            wanted,
+            self.asked,
+            self.groups,
+            chunks,
+            self.paged,
+            self.invariant,
+        )
+
+
+def lay_out(
+    pool: KvPool,
+    pieces: Sequence[Piece],
+    kernel: Kernel | None = None,
+    *,
+    longest: int | None = None,
+    invariant: bool = False,
+) -> Layout:
+    """Lay out a turn's tokens: single tokens first, then chunks.
+
+    Args:
+        pool: The pool that the blocks of ``pieces`` belong to; it is told of what will be written.
+        pieces: At least one; no row twice.
+        kernel: For pages, if there is one.
+        longest: With a kernel, lay them out as if there were a row of so many tokens.
+        invariant: Attend each token as if it were alone. (A kernel does so anyhow.) The pool's
+            blocks have to be multiples of 64 positions.
+    """
+    single = [p for p in pieces if len(p.tokens) == 1]
+    if kernel is None:
+        single.sort(key=lambda piece: piece.stop if pool.paged else piece.table[0])
+    long = [p for p in pieces if len(p.tokens) > 1]
+    ordered = [*single, *long]
+    firsts = accumulate((len(piece.tokens) for piece in long), initial=len(single))
+    chunks = list(zip(firsts, long, strict=False))
+    parts = _flatten(pool, ordered)
+    groups, paged = [], None
+    if kernel is not None:
+        paged, chunks = Paged.of(kernel, pool, ordered, longest), []
+        parts += paged.numbers
+    else:
+        groups = make_batches(pool, single)
+        if invariant:
+            groups += [Batch.of_chunk(pool, *chunk) for chunk in chunks]
+            chunks = []
+        parts += [part for group in groups for part in group.numbers]
+        parts += [tables_of(pool, [piece]) for _, piece in chunks]
+    asked = [(p.row, at + 1) for p in ordered for at in range(p.stop - p.wanted, p.stop)]
+    return Layout(pool, parts, asked, groups, chunks, paged, invariant)
+
+
 def pack(
     pool: KvPool,
     pieces: Sequence[Piece],
@@ -160,66 +249,9 @@ def pack(
     *,
     invariant: bool = False,
 ) -> Packed:
-    """Pack a turn's tokens: single tokens first, then chunks. One copy to the device.
-
-    Args:
-        pool: The pool that the blocks of ``pieces`` belong to.
-        pieces: At least one; no row twice.
-        kernel: For pages, if there is one.
-        invariant: Attend each token as if it were alone. (A kernel does so anyhow.) The pool's
-            blocks have to be multiples of 64 positions.
-    """
-    single = [p for p in pieces if len(p.tokens) == 1]
-    single.sort(key=lambda piece: piece.stop if pool.paged else piece.table[0])
-    chunks = [p for p in pieces if len(p.tokens) > 1]
-    ordered = [*single, *chunks]
-    flat = _flatten(pool, ordered)
-    groups, paged = [], None
-    if kernel is not None:
-        counts, stops = [len(p.tokens) for p in ordered], [p.stop for p in ordered]
-        paged, chunks = Paged(kernel, counts, stops, tables_of(pool, ordered)), []
-        flat += paged.numbers
-    else:
-        groups = make_batches(pool, single)
-        if invariant:
-            groups, chunks = groups + _token_by_token(pool, len(single), chunks), []
-        flat += [part for group in groups for part in group.numbers]
-        flat += [tables_of(pool, [piece]) for piece in chunks]
-    on_device = send([number for part in flat for number in part], pool.device)
-    tensors = iter(on_device.split([len(part) for part in flat]))
-    ids, positions, rows, blocks, offsets, wanted = (next(tensors) for _ in range(6))
-    for part in (paged, *groups):
-        if part is not None:
-            part.arrive(tensors)
-    first, starts = len(single), []
-    for piece in chunks:
-        table = next(tensors)
-        starts.append((first, piece, table[None] if len(table) else None))
-        first += len(piece.tokens)
-    asked = [(p.row, at + 1) for p in ordered for at in range(p.stop - p.wanted, p.stop)]
-    return Packed(
-        pool,
-        ids[None],
-        positions[None],
-        rows,
-        blocks,
-        offsets,
-        wanted,
-        asked,
-        groups,
-        starts,
-        paged,
-        invariant,
-    )
-
-
-def _token_by_token(pool: KvPool, first: int, chunks: Sequence[Piece]) -> list[Batch]:
-    """A batch for each chunk; ``first`` is the packed index of the first of them."""
-    batches = []
-    for piece in chunks:
-        batches.append(Batch.of_chunk(pool, first, piece))
-        first += len(piece.tokens)
-    return batches
+    """:func:`lay_out`, and one copy to the device."""
+    layout = lay_out(pool, pieces, kernel, invariant=invariant)
+    return layout.pack(send(layout.numbers, pool.device))
 
 
 def _flatten(pool: KvPool, pieces: Sequence[Piece]) -> list[list[int]]:

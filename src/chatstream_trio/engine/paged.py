@@ -10,7 +10,7 @@ It knows tensors and one turn's pieces. It does not know when the kernel can be 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +18,8 @@ import torch
 from attrs import define, field, frozen
 
 from chatstream_trio.engine.attention import LayerCall
+from chatstream_trio.engine.batches import Piece, tables_of
+from chatstream_trio.engine.kv import KvPool
 
 _NEEDED = {"block_table", "seqused_k", "num_splits", "window_size", "enable_gqa", "scale"}
 
@@ -52,6 +54,8 @@ class Paged:
     """The tokens of each piece, in packed order."""
     stops: list[int]
     """The length of each piece's row, with these tokens."""
+    longest: int
+    """No row is longer."""
     table_numbers: list[int]
     queries: torch.Tensor = field(init=False)
     """Where the queries of each piece end, ``[n + 1]``; the first is 0."""
@@ -61,6 +65,15 @@ class Paged:
     """``[n]``"""
     tables: torch.Tensor = field(init=False)
     """``[n, blocks]``"""
+
+    @classmethod
+    def of(
+        cls, kernel: Kernel, pool: KvPool, pieces: Sequence[Piece], longest: int | None = None
+    ) -> Paged:
+        """For these pieces, in their order; ``longest`` is by default the longest of them."""
+        counts, stops = [len(p.tokens) for p in pieces], [p.stop for p in pieces]
+        longest = longest or max(stops)
+        return cls(kernel, counts, stops, longest, tables_of(pool, pieces, longest))
 
     @property
     def numbers(self) -> list[list[int]]:
@@ -94,7 +107,7 @@ class Paged:
             self.queries,
             self.keys if self.kernel.told_keys else None,
             max(self.counts),
-            max(self.stops),
+            self.longest,
             scale=call.scaling,
             window_size=(call.window - 1 if call.window else -1, 0),
             enable_gqa=call.query.shape[0] != keys.shape[1],

@@ -15,7 +15,9 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import LayerCall
 from chatstream_trio.engine.batches import Piece
+from chatstream_trio.engine.forward import ForwardPass
 from chatstream_trio.engine.given import Shape
+from chatstream_trio.engine.graphs import DecodeGraphs
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import pack
 from chatstream_trio.engine.paged import Kernel, kernels
@@ -151,8 +153,7 @@ def self_test(
         got = run(pieces).float()
         want = torch.stack([reference[piece.row][piece.stop - 1] for piece in pieces])
         want = want.to(got.device)[:, : got.shape[1]]
-        spread = (want - want.mean(dim=-1, keepdim=True)).norm(dim=-1)
-        error = float(((got - want).norm(dim=-1) / spread.clamp_min(1e-6)).max())
+        error = _error(got, want)
         if not error <= tolerance:
             raise ModelNotSupported(
                 f"{name} gives other results in a shared batch than alone (relative error"
@@ -202,6 +203,29 @@ def check_invariance(
         )
 
 
+def check_replay(forward: ForwardPass, graphs: DecodeGraphs, pool: KvPool, vocab_size: int) -> None:
+    """Replay a step of several streams, as many as there are pages for, and a step of one.
+
+    Raises:
+        ModelNotSupported: The logits are not those of the forward pass that was recorded.
+    """
+    for count in {1, min(3, graphs.most, pool.blocks), min(graphs.most, pool.blocks)}:
+        pieces = [
+            Piece(row, 3 + row % 5, ((7 + 11 * row) % vocab_size,), table=(pool.blocks - 1 - row,))
+            for row in range(count)
+        ]
+        want = forward.run(forward.pack(pool, pieces)).float()
+        error = _error(graphs.replay(pieces).logits.float(), want)
+        if not error <= _HALF_TOLERANCE:
+            raise ModelNotSupported(f"a replayed turn gives other results (error {error:.2g})")
+
+
+def _error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The relative error of logits ``[n, vocabulary]``, the largest of all lines."""
+    spread = (want - want.mean(dim=-1, keepdim=True)).norm(dim=-1)
+    return float(((got - want).norm(dim=-1) / spread.clamp_min(1e-6)).max())
+
+
 def find_kernel(layers: Mapping[int, LayerShape], page: int, device: torch.device) -> Kernel | None:
     """A kernel for attention over pages that computes what gathering them computes, if any does.
 
@@ -235,10 +259,10 @@ def agrees(kernel: Kernel, shape: LayerShape, page: int, device: torch.device) -
 
     pool.keys[0].copy_(some(*pool.keys[0].shape))
     pool.values[0].copy_(some(*pool.values[0].shape))
-    pieces = [
+    pieces = [  # in the order in which both ways pack them: steps by length, then chunks
+        Piece(2, 2, (0,), table=(5,)),
         Piece(0, page + 5, (0,), table=(4, 1)),
         Piece(1, page - 2, (0,) * 6, table=(0, 3)),
-        Piece(2, 2, (0,), table=(5,)),
         Piece(3, 1, (0,) * 7, table=(6,)),
     ]
     for group in (1, 2):

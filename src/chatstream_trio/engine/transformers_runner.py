@@ -109,13 +109,12 @@ class TransformersRunner:
         ]
         if not pieces:
             return TurnResult
-        packed = self._forward.pack(self._pool, pieces)
-        logits = self._forward.run(packed)
-        self._sampler.feed(packed.rows, packed.positions[0], packed.ids[0])
-        if not packed.asked:
+        outputs = self._forward.turn(self._pool, pieces)
+        self._sampler.feed(outputs.rows, outputs.positions, outputs.ids)
+        if not outputs.asked:
             return TurnResult
-        rows, positions = zip(*packed.asked, strict=True)
-        tokens = fetch(self._sampler.choose(logits, rows, positions))
+        rows, positions = zip(*outputs.asked, strict=True)
+        tokens = fetch(self._sampler.choose(outputs.logits, rows, positions))
         drafts = {step.row: step.draft for step in turn.decode}
         return lambda: _result(rows, tokens(), drafts)
 
