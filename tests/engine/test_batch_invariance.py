@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from contract import MakeRunner, RunnerContract, some_streams
-from drive import run_streams, run_turns
+from drive import Stream, run_streams, run_turns
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 
 from chatstream_trio.engine import making, support
@@ -206,6 +206,13 @@ def test_the_settings_make_the_shape(
     settings = Settings(model=str(tmp_path), batch_invariant=wanted, **given)
     find_model(settings).load_runner(lambda _: None)
     assert seen == [Shape(tokens=5 * 3 + 30, wanted=5 * 3) if wanted else None]
+
+
+def test_a_single_seat_and_a_chunk_of_one_token_are_enough() -> None:
+    """The trials at load are of two streams, and larger than any turn then is."""
+    given: dict[str, Any] = {"rows": 1, "max_model_len": 3, "shape": Shape(2, 1)}
+    runner = make_runner(tiny("llama"), model_id="m", threads=1, **given)
+    assert len(run_streams(runner, Stream((1, 2), tokens=1, chunk=1))[0]) == 1
 
 
 def test_the_operator_is_told_what_it_costs() -> None:

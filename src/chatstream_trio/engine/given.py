@@ -20,6 +20,10 @@ class Shape:
     wanted: int
     """Tokens whose logits are computed."""
 
+    def at_least(self, other: Shape) -> Shape:
+        """The larger of both, in both sizes."""
+        return Shape(max(self.tokens, other.tokens), max(self.wanted, other.wanted))
+
 
 @frozen
 class Given:

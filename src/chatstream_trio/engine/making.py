@@ -30,6 +30,8 @@ KV_MEMORY = Budget.parse("50%")
 """What the KV memory may take by default."""
 _TRIAL = 128
 """Tokens of a stream in a trial."""
+_SMALLEST = Shape(tokens=16, wanted=2)
+"""What fits the trials of two streams."""
 
 
 def load_runner(
@@ -220,12 +222,13 @@ def _prepare(
     support.self_test(trial, reference, vocab_size, name, model.dtype)
     if capacity.paged:
         forward.kernel = support.find_kernel(layers, capacity.block_size, device)
-    forward.shape = shape
+    if shape is not None:
+        forward.shape = shape = shape.at_least(_SMALLEST)
     if forward.kernel is not None or shape is not None:
         trial = _Trial.of(forward, layers, pages=capacity.block_size if paged else None)
         support.self_test(trial, reference, vocab_size, name, model.dtype)
     if shape is not None:
-        length = min(80, capacity.max_model_len)
+        length = max(8, min(80, capacity.max_model_len))
         support.check_invariance(trial, shape, length, vocab_size, name)
     return _Ready(forward, layers, capacity, vocab_size, how)
 
