@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import LayerCall, active, attend
 from chatstream_trio.engine.given import Given, Shape
+from chatstream_trio.engine.linears import replace_linears
 from chatstream_trio.engine.loading import one_line
 
 logger = logging.getLogger(__name__)
@@ -189,10 +190,10 @@ class _Transposed(nn.Module):  # type: ignore[misc]  # torch is not followed
     otherwise all weights would be there twice.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(linear.weight.detach().t().contiguous(), requires_grad=False)
-        self.bias = linear.bias
+        self.weight = nn.Parameter(weight.t().contiguous(), requires_grad=False)
+        self.bias = bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = torch.matmul(x, self.weight)
@@ -232,10 +233,7 @@ class _Whole(nn.Module):  # type: ignore[misc]
 
 def _export(model: PreTrainedModel, logits: Logits) -> torch.export.ExportedProgram:
     """Trace the model, which is of no other use afterwards."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:
-                setattr(parent, name, _Transposed(child))
+    replace_linears(model, _Transposed)
     model.requires_grad_(False)
     ids = torch.zeros((1, _ROWS), dtype=torch.int64)
     wanted = torch.arange(_ROWS - 1)  # another number, or the two would be taken for the same

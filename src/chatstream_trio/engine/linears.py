@@ -7,11 +7,12 @@ many takes. In bfloat16 there was no difference on a processor that has no bfloa
 there it is left alone.
 
 Layers are replaced by class, never by architecture, one by one, so that memory is not doubled (a
-weight that is also the embedding is kept beside its packed form).
+weight that is also the embedding is kept beside its other form).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class PackedLinear(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.out_features, self.in_features = weight.shape
         operators: Any = torch.ops.mkldnn
         self._multiply = operators._linear_pointwise
-        self._packed = operators._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+        self._packed = operators._reorder_linear_weight(weight.contiguous(), _ROWS)
         self._bias = None if bias is None else bias.detach()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,35 +55,54 @@ def has_bfloat16_instructions() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("avx_ne_convert"))
 
 
+Make = Callable[[torch.Tensor, "torch.Tensor | None"], "nn.Module | None"]
+"""``(weight [out_features, in_features], bias [out_features])`` to a layer, or None to keep what
+there is."""
+
+
+def replace_linears(model: nn.Module, make: Make) -> int:
+    """Replace the plain linear layers of ``model``, by class, one by one.
+
+    Subclasses (quantised layers and the like) do something else, and a layer with hooks may be
+    watched: both are kept.
+
+    Returns:
+        How many were replaced.
+    """
+    count = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            made = _remade(child, make)
+            if made is not None:
+                setattr(parent, name, made)
+                count += 1
+    return count
+
+
+def _remade(layer: nn.Module, make: Make) -> nn.Module | None:
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    if type(layer) is nn.Linear:
+        return make(layer.weight.detach(), layer.bias)
+    if type(layer) is Conv1D:  # GPT-2's linear layer, with its weight the other way round
+        return make(layer.weight.detach().t(), layer.bias)
+    return None
+
+
 def pack_linears(model: nn.Module) -> int:
     """Replace the linear layers of ``model`` by packed ones where that pays.
 
     Returns:
         How many were replaced: 0 where torch cannot, or where it would not be faster.
     """
-    count = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            packed = _packed(child)
-            if packed is not None:
-                setattr(parent, name, packed)
-                count += 1
-    return count
+    return replace_linears(model, _packed)
 
 
-def _packed(layer: nn.Module) -> PackedLinear | None:
-    """A packed copy of a plain linear layer; None for everything else."""
-    if type(layer) is nn.Linear:
-        weight = layer.weight
-    elif type(layer) is Conv1D:  # GPT-2's linear layer, with its weight the other way round
-        weight = layer.weight.t()
-    else:
-        return None  # subclasses (quantised layers and the like) do something else
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    if hooked or not _worth_packing(weight):
+def _packed(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear | None:
+    if not _worth_packing(weight):
         return None
     try:
-        return PackedLinear(weight, layer.bias)
+        return PackedLinear(weight, bias)
     except (RuntimeError, AttributeError, TypeError):  # not built in, or with other arguments
         return None
 
