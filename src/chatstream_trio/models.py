@@ -128,6 +128,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             threads=settings.threads,
             kv_memory=Budget.parse(settings.kv_memory),
             compiled=settings.compiled_folder if settings.compile else None,
+            quantize=settings.quantize,
             shape=whole if settings.batch_invariant else None,
             progress=progress,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.errors import SettingsError
@@ -105,6 +106,10 @@ class Settings:
     compile: bool = False
     """Compile a model on the CPU for this machine: turns are then about 1.7 times as fast. It needs
     a C++ compiler, and takes some minutes the first time."""
+
+    quantize: str | None = field(default=None, validator=optional(_one_of("int8", "int4")))
+    """Keep the weights of a model on the CPU in fewer bits, int8 or int4: less memory, and faster
+    together with compile. Answers change a little."""
 
     cache_dir: str | None = None
     """Folder in which compiled models are kept. Default: chatstream-trio in the user's caches."""

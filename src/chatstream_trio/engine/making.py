@@ -13,7 +13,7 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine import attention, devices, graphs, linears, loading, support
+from chatstream_trio.engine import attention, devices, graphs, linears, loading, quantized, support
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
@@ -45,6 +45,7 @@ def load_runner(
     threads: int | None = None,
     kv_memory: Budget = KV_MEMORY,
     compiled: Path | None = None,
+    quantize: str | None = None,
     shape: Shape | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> TransformersRunner:
@@ -62,6 +63,7 @@ def load_runner(
         kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
             share; elsewhere every row has an equal part of it.
         compiled: Compile the model, on a CPU, and keep what comes out in this folder.
+        quantize: Keep the weights of linear layers as ``int8`` or ``int4``, on a CPU.
         shape: Make every forward pass so large, with padding: what a stream says then depends on
             nobody else, to the last bit. No turn may be larger.
         progress: Hears fractions from 0 to 1, in this thread.
@@ -70,17 +72,21 @@ def load_runner(
         ModelNotFound: There is no such path or name.
         ModelNotLoaded: It is there, and cannot be loaded.
         ModelNotSupported: It can be loaded, and the engine cannot serve its architecture.
-        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory``, ``compile`` or
-            ``batch_invariant`` (the shape) cannot be had.
+        SettingsError: ``device``, ``dtype``, ``max_model_len``, ``kv_memory``, ``compile``,
+            ``quantize`` or ``batch_invariant`` (the shape) cannot be had.
     """
     hear = progress or (lambda _: None)
     hear(0.0)
     place = devices.choose_device(device)
     if compiled is not None and place.type != "cpu":
         raise SettingsError(f"a model is compiled for a CPU only, not for {place}", param="compile")
+    if quantize is not None:
+        dtype = quantized.choose_dtype(dtype, place)
     loaded = _load(
         model, place, dtype, progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
     )
+    if quantize is not None:
+        quantized.quantize(loaded, quantize)
     hear(0.85)
     runner = make_runner(
         loaded,
@@ -178,8 +184,8 @@ class _Ready:
     layers: dict[int, LayerShape]
     capacity: Capacity
     vocab_size: int
-    how: str | None
-    """What was done to make it faster, for the operator."""
+    how: list[str]
+    """What was done to make it smaller or faster, for the operator."""
 
 
 def _prepare(
@@ -204,14 +210,14 @@ def _prepare(
     vocab_size = min(vocab_size, width)
     paged = wish.block_size is not None
     trial = _Trial.of(forward, layers, pages=4 if paged else None)
-    how = None
+    how = [kind] if (kind := quantized.describe(model)) else []
     if compiled is None and linears.pack_linears(model):
-        how = "packed weights"
+        how.append("packed weights")
     if settle and device.type == "cpu":
         ones = [Piece(row, 9, (row,)) for row in range(2)]
         devices.settle_threads(lambda: trial(ones))
     if compiled is not None:
-        how = "compiled"
+        how.append("compiled")
         try:
             forward.compile(compiled)
         except CannotCompile as error:
@@ -284,7 +290,7 @@ def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[
     notes = [capacity.note] if capacity.note else []
     if pool.device.type == "cpu":
         notes.append(f"compute threads: {torch.get_num_threads()}")
-    kind = f"{str(dtype).removeprefix('torch.')}{f', {ready.how}' if ready.how else ''}"
+    kind = ", ".join([str(dtype).removeprefix("torch."), *ready.how])
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
     if shape := ready.forward.shape:
         notes.append(f"batch-invariant: every turn computes {shape.tokens} tokens")
