@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import time
 import zipfile
@@ -82,6 +83,29 @@ def test_a_model_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
     runner = make_runner(tiny(NAME), model_id="tiny", rows=3, threads=1, compiled=folder)
     assert len(run_streams(runner, Stream((1, 2, 3), tokens=4))[0]) == 4
     assert [place.name for place in folder.iterdir()] == [compiled.digest(tiny(NAME))]
+
+
+@needs_compiler
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="only Linux says what is resident"
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_weights_are_resident_once(
+    kept: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a library brings and has copied is not kept in memory besides."""
+    make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=folder)
+    digest = compiled.digest(tiny(NAME))
+    place = shutil.copytree(folder / digest, tmp_path / digest)
+    if kept:  # what it would be without
+        monkeypatch.setattr(compiled, "_let_go_of_pages", lambda _: None)
+    library = compiled._load(place)
+    mapped = Path("/proc/self/smaps").read_text()
+    sizes = re.findall(rf"r-.p .*{place}.*\n(?:.*\n)*?Rss: +(\d+) kB", mapped)
+    assert (sum(map(int, sizes)) > 500) == kept, "kilobytes"
+    runner = make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
+    assert len(run_streams(runner, Stream((1, 2, 3), tokens=4))[0]) == 4, "it comes back"
+    del library
 
 
 def test_the_digest_tells_weights_and_threads_apart() -> None:

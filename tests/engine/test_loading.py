@@ -48,6 +48,16 @@ def saved(tmp_path: Path) -> Callable[..., str]:
     return save
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
+def test_no_file_stays_mapped(saved: Callable[..., str]) -> None:
+    """One weight that is used as it is in the file would keep all of the file in memory, beside the
+    packed forms of the others."""
+    path = saved("llama-gqa-tied")
+    runner = load_runner(path, model_id="mine", device="cpu", rows=2, threads=1)
+    assert path not in Path("/proc/self/maps").read_text()
+    assert len(run_streams(runner, Stream((1, 2, 3), tokens=4))[0]) == 4
+
+
 def test_load_from_a_folder(saved: Callable[..., str]) -> None:
     """A folder is loaded as it is, progress goes from 0 to 1, and the text is generate()'s."""
     heard: list[float] = []

@@ -13,9 +13,12 @@ This module does not know turns, settings or what a model is good for.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
+import mmap
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -55,6 +58,10 @@ _BUILDING = ".building-"
 _STALE_SECONDS = 24 * 3600
 """Nobody compiles for longer than that."""
 _OPERATOR = "chatstream_trio::attend"
+_UNCHANGED = re.compile(
+    r"^(\w+)-(\w+) r-\S+ \S+ \S+ \S+ +(/.*)\n(?:[A-Z].*\n)*?Anonymous: +0 kB$", re.MULTILINE
+)
+"""A mapping of a file, as in Linux's ``smaps``, that is neither writable nor relocated."""
 _VERSION = 2
 """Of what is compiled, as far as this module decides it. Count up when that changes."""
 
@@ -251,7 +258,22 @@ def _load(place: Path) -> Callable[..., Any]:
     """Load from a folder: an archive would be unpacked into a temporary one each time."""
     with _quiet():
         library: Callable[..., Any] = torch._inductor.aoti_load_package(str(place))
+    _let_go_of_pages(place)
     return library
+
+
+def _let_go_of_pages(folder: Path) -> None:
+    """Tell Linux that what is mapped from these files is not needed now.
+
+    A library brings its weights and copies them when it is loaded, after which both are resident.
+    Only pages that are still the file's own are given up; they come back when they are read.
+    """
+    with suppress(OSError, AttributeError):  # another system than Linux
+        advise, mapped = ctypes.CDLL(None).madvise, Path("/proc/self/smaps").read_text()
+        for first, last, path in _UNCHANGED.findall(mapped):
+            if folder in Path(path).parents:
+                start, stop = int(first, 16), int(last, 16)
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
 
 
 @contextmanager

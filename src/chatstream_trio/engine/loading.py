@@ -111,6 +111,18 @@ def read_model(
         raise ModelNotLoaded(f"cannot load {model}: {one_line(error)}") from error
 
 
+def let_go_of_files(model: PreTrainedModel) -> None:
+    """Copy what is left of a model's weights out of the files that they are mapped from.
+
+    Where nothing has to be converted, weights on a CPU are the mapped file itself. As long as one
+    of them is used, all pages of it that were ever read stay resident, also those of weights that
+    have been packed or quantised since.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
 def eos_token_ids(model: PreTrainedModel) -> frozenset[int]:
     """Every id that the model's files call an end; if there is none, the tokenizer's."""
     found: set[int] = set()

@@ -226,6 +226,8 @@ def _prepare(
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
     support.check_layers(model.config, layers, capacity.max_model_len)
     support.self_test(trial, reference, vocab_size, name, model.dtype)
+    if compiled is None:
+        loading.let_go_of_files(model)
     if capacity.paged:
         forward.kernel = support.find_kernel(layers, capacity.block_size, device)
     if shape is not None:
