@@ -12,7 +12,8 @@ bfloat16. ``--make DIR`` only does that (``llama-server`` wants the same as GGUF
 
     python -m benchmarks.peers --make /tmp/model
     python -m benchmarks.peers --model /tmp/model --transformers VENV/bin/transformers \\
-        --chatstream-python VENV2/bin/python --llama-server llama-server --gguf /tmp/model.gguf
+        --chatstream-python VENV2/bin/python --llama-server llama-server --gguf /tmp/model.gguf \\
+        --with="--compile" --with="--compile --quantize int8"
 """
 
 from __future__ import annotations
@@ -52,7 +53,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--llama-server", metavar="PATH", default="llama-server", help="default: on the PATH")
     add("--gguf", type=Path, metavar="FILE", help="the same model for llama-server")
     add("--threads", type=int, default=os.cpu_count() or 1, help="of llama-server (all cores)")
-    add("--compile", action="store_true", help="ours with --compile as well, as the first")
+    add(
+        "--with",
+        dest="flags",
+        action="append",
+        default=[],
+        metavar="FLAGS",
+        help='ours with these flags as well, such as --with="--compile"; repeatable',
+    )
     add("--rounds", type=int, default=3, help="of all servers (3)")
     add("--users", type=int, nargs="+", default=[1, 8], help="(1 8)")
     add("--requests-per-user", type=int, default=3, help="in each round (3), after one to warm up")
@@ -64,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def peers_from(given: argparse.Namespace, model: Path, console: Console) -> list[Peer]:
     """Those that can be started, ours first; a line for each of the others."""
-    peers = [servers.ours(model, "--compile")] if given.compile else []
+    peers = [servers.ours(model, *flags.split()) for flags in given.flags]
     peers.append(servers.ours(model))
     if program := found(given.transformers):
         peers.append(servers.transformers_serve(model, program))
