@@ -83,6 +83,7 @@ async def measure(given: argparse.Namespace) -> None:
     flags = [f"--max-active={given.users}", f"--threads={given.threads}"]
     flags += ["--model", source] if given.model else []
     flags += ["--compile"] if given.compile else []
+    flags += given.flags.split()
     async with running(*flags) as server:
         url = f"http://{server.address.host}:{server.address.port}/v1"
         for round in range(given.rounds + 1):
@@ -109,6 +110,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--compile", action="store_true")
+    options.add_argument("--with", dest="flags", default="", help="more flags of the server")
     trio.run(measure, options.parse_args())
 
 

@@ -30,12 +30,22 @@ TURN = 1.0
 
 @asynccontextmanager
 async def open_house(
-    *, max_active: int = 2, max_waiting: int = 2, prefill_chunk: int = 8, **runner: Any
+    *,
+    max_active: int = 2,
+    max_waiting: int = 2,
+    prefill_chunk: int = 8,
+    chunks_per_second: int = 1000,
+    **runner: Any,
 ) -> AsyncIterator[ChatStream]:
     """A service whose runner takes the remaining arguments."""
     runner = {"pace": TURN, "rows": max_active, **runner}
     model = Model("scripted", WordCodec, lambda progress: ScriptedRunner(**runner))
-    settings = Settings(max_active=max_active, max_waiting=max_waiting, prefill_chunk=prefill_chunk)
+    settings = Settings(
+        max_active=max_active,
+        max_waiting=max_waiting,
+        prefill_chunk=prefill_chunk,
+        chunks_per_second=chunks_per_second,
+    )
     async with ChatStream.open(settings, model=model, threaded=False) as chat:
         yield chat
 

@@ -276,6 +276,75 @@ async def test_a_paused_stream_can_leave(nursery: trio.Nursery, autojump_clock: 
         await first.over.wait()
 
 
+FAST = 1 / 128
+"""Seconds of a turn, without a rounding error."""
+
+
+def words_a_piece(guest: Guest) -> list[int]:
+    return [len(event.text.split()) for _, event in guest.events if isinstance(event, Text)]
+
+
+async def test_tokens_that_come_faster_than_the_rate_go_together(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Four streams, 128 turns a second each, 256 pieces a second for all: two tokens a piece. The
+    first token waits for nobody, and neither does the end."""
+    async with open_house(max_active=4, pace=FAST, chunks_per_second=256) as chat:
+        guests = await seat(nursery, chat, "a", "b", "c", "d", max_tokens=32)
+        for guest in guests:
+            await guest.over.wait()
+            assert guest.text == 32 * guest.text[:2]
+            pieces = words_a_piece(guest)
+            assert pieces[0] == 1
+            assert pieces[3:13] == [2] * 10, "while all four run"
+            ends = [time for time, _ in guest.events[-2:]]
+            assert ends[0] == ends[1], "the last text comes with the end"
+
+
+async def test_a_stream_alone_is_sent_token_by_token(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The rate is everybody's, and who is alone has all of it."""
+    async with open_house(max_active=4, pace=FAST, chunks_per_second=256) as chat:
+        (guest,) = await seat(nursery, chat, "a", max_tokens=32)
+        await guest.over.wait()
+        assert words_a_piece(guest) == [1] * 32
+
+
+async def test_no_stream_is_sent_less_than_ten_times_a_second(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """However many there are, or however low the rate is set."""
+    async with open_house(pace=FAST, chunks_per_second=1) as chat:
+        (guest,) = await seat(nursery, chat, "a", max_tokens=256)
+        await guest.over.wait()
+        times = [time for time, event in guest.events if isinstance(event, Text)]
+        assert len(times) == pytest.approx(256 * FAST * 10, abs=2)
+        assert max(b - a for a, b in itertools.pairwise(times)) <= 0.1 + FAST
+
+
+async def test_what_is_held_back_comes_before_a_pause_and_before_an_error(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A stream that says nothing for a while has been sent all that it said."""
+    async with open_house(**SMALL, pace=FAST / 8, chunks_per_second=1) as chat:
+        first, second = await seat(nursery, chat, "one two", "three four", max_tokens=16)
+        while not chat.status().engine.paused:
+            await trio.sleep(FAST / 8)
+        said = chat.status().streams[1].completion_tokens
+        assert said > 3
+        assert sum(words_a_piece(second)) == said
+        await first.over.wait()
+        await second.over.wait()
+        assert (first.text, second.text) == ("one two " * 8, "three four " * 8)
+    faults = {token_id("bad "): StreamFaultError("NaN")}
+    async with open_house(faults=faults, pace=FAST, chunks_per_second=1) as chat:
+        (guest,) = await seat(nursery, chat, "a b c bad", max_tokens=9)
+        await guest.over.wait()
+        assert isinstance(guest.error, StreamFault)
+        assert guest.text == "a b c "
+
+
 async def test_cancel_by_id_says_how_it_ended(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

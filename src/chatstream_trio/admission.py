@@ -241,6 +241,11 @@ class Admission:
     def _max_active(self) -> int:
         return int(self._seats.total_tokens)
 
+    @property
+    def active(self) -> int:
+        """Seats in use."""
+        return int(self._seats.borrowed_tokens)
+
     def seconds_until_free(self, seats: int) -> float | None:
         """Estimated seconds until so many seats have got free; None before one was."""
         return self._times.until_free(seats)
@@ -248,7 +253,7 @@ class Admission:
     def statistics(self) -> AdmissionStatistics:
         """The state of the house at this moment."""
         return AdmissionStatistics(
-            active=int(self._seats.borrowed_tokens),
+            active=self.active,
             max_active=self._max_active,
             waiting=len(self._lines),
             max_waiting=self._max_waiting,

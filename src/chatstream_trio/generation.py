@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 
 import trio
 from attrs import frozen
@@ -79,8 +80,12 @@ class Generation:
         key: str,
         engine: Engine,
         on_change: Callable[[], None],
+        spacing: Callable[[], float],
     ) -> None:
+        """``spacing``: seconds that should lie between two pieces of text, as of now."""
         self._on_change = on_change
+        self._spacing = spacing
+        self._text_due = -inf
         self.id = id
         self.key = key
         self.request = request
@@ -179,7 +184,19 @@ class Generation:
         except Exception:
             logger.exception("%s: reading its tokens failed", self.id)
             self.fail(StreamFault("the answer could not be decoded"))
-        self._tell()
+        if self.ended or self._paused or (self._texts and self._is_due()):
+            self._tell()
+
+    def _is_due(self) -> bool:
+        """Whether the reader should be woken for text now; if not, a later turn does it.
+
+        No clock wakes anybody for that: a stream that says nothing more ends, fails or pauses.
+        """
+        now, spacing = trio.current_time(), self._spacing()
+        if now < self._text_due:
+            return False
+        self._text_due = max(self._text_due, now - spacing) + spacing
+        return True
 
     def _take_tokens(self, outcome: StreamOutcome) -> None:
         assert self._prompt is not None

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEASURING_THREADS = 2
+LONGEST_SPACING = 0.1
+"""Seconds between two pieces of a stream's text, however many streams there are: readers see no
+halting."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 """Seconds."""
 
@@ -260,7 +263,12 @@ class ChatStream:
         if id in self._live:
             raise IdInUse(f"another live request has the id {id!r}", param="X-Stream-Id")
         generation = Generation(
-            request, id=id, key=key, engine=self._engine, on_change=self._changed
+            request,
+            id=id,
+            key=key,
+            engine=self._engine,
+            on_change=self._changed,
+            spacing=self._spacing,
         )
         generation.take_ticket(self._admission.enter)
         self._live[id] = generation
@@ -363,6 +371,10 @@ class ChatStream:
             Loading: It is not loaded yet.
         """
         return self._engine.info
+
+    def _spacing(self) -> float:
+        """Seconds between two pieces of a stream's text, so that all together keep the rate."""
+        return min(LONGEST_SPACING, self._admission.active / self.settings.chunks_per_second)
 
     def _changed(self) -> None:
         self.version += 1
