@@ -287,9 +287,9 @@ def words_a_piece(guest: Guest) -> list[int]:
 async def test_tokens_that_come_faster_than_the_rate_go_together(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Four streams, 128 turns a second each, 256 pieces a second for all: two tokens a piece. The
-    first token waits for nobody, and neither does the end."""
-    async with open_house(max_active=4, pace=FAST, chunks_per_second=256) as chat:
+    """Four streams, 128 turns a second, and a rate that lets each speak in every other: two tokens
+    a piece. The first token waits for nobody, and neither does the end."""
+    async with open_house(max_active=4, pace=FAST, chunks_per_second=192) as chat:
         guests = await seat(nursery, chat, "a", "b", "c", "d", max_tokens=32)
         for guest in guests:
             await guest.over.wait()
@@ -304,8 +304,8 @@ async def test_tokens_that_come_faster_than_the_rate_go_together(
 async def test_a_stream_alone_is_sent_token_by_token(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """The rate is everybody's, and who is alone has all of it."""
-    async with open_house(max_active=4, pace=FAST, chunks_per_second=256) as chat:
+    """Whatever the rate: there is nobody to share it with."""
+    async with open_house(max_active=4, pace=FAST, chunks_per_second=1) as chat:
         (guest,) = await seat(nursery, chat, "a", max_tokens=32)
         await guest.over.wait()
         assert words_a_piece(guest) == [1] * 32
@@ -316,7 +316,7 @@ async def test_no_stream_is_sent_less_than_ten_times_a_second(
 ) -> None:
     """However many there are, or however low the rate is set."""
     async with open_house(pace=FAST, chunks_per_second=1) as chat:
-        (guest,) = await seat(nursery, chat, "a", max_tokens=256)
+        guest, _ = await seat(nursery, chat, "a", "b", max_tokens=256)
         await guest.over.wait()
         times = [time for time, event in guest.events if isinstance(event, Text)]
         assert len(times) == pytest.approx(256 * FAST * 10, abs=2)
@@ -339,7 +339,7 @@ async def test_what_is_held_back_comes_before_a_pause_and_before_an_error(
         assert (first.text, second.text) == ("one two " * 8, "three four " * 8)
     faults = {token_id("bad "): StreamFaultError("NaN")}
     async with open_house(faults=faults, pace=FAST, chunks_per_second=1) as chat:
-        (guest,) = await seat(nursery, chat, "a b c bad", max_tokens=9)
+        _, guest = await seat(nursery, chat, "d", "a b c bad", max_tokens=9)
         await guest.over.wait()
         assert isinstance(guest.error, StreamFault)
         assert guest.text == "a b c "

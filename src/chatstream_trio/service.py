@@ -373,8 +373,10 @@ class ChatStream:
         return self._engine.info
 
     def _spacing(self) -> float:
-        """Seconds between two pieces of a stream's text, so that all together keep the rate."""
-        return min(LONGEST_SPACING, self._admission.active / self.settings.chunks_per_second)
+        """Seconds between two pieces of a stream's text, so that all together keep the rate; none
+        for who is alone."""
+        others = max(0, self._admission.active - 1)
+        return min(LONGEST_SPACING, others / self.settings.chunks_per_second)
 
     def _changed(self) -> None:
         self.version += 1

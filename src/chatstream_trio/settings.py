@@ -116,7 +116,8 @@ class Settings:
 
     chunks_per_second: int = field(default=1000, validator=in_range(1))
     """Pieces of text that all streams together send in a second. Where turns give tokens faster,
-    some go together; but each stream sends 10 a second, if it has so many."""
+    some go together; but each stream sends 10 a second, if it has so many, and one that is alone
+    sends every token by itself."""
 
     turn_timeout: float = field(default=60.0, validator=in_range(0.1))
     """Seconds after which a turn that does not end makes /health say "failed"."""
