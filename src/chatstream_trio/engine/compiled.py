@@ -271,7 +271,7 @@ def _let_go_of_pages(folder: Path) -> None:
     with suppress(OSError, AttributeError):  # another system than Linux
         advise, mapped = ctypes.CDLL(None).madvise, Path("/proc/self/smaps").read_text()
         for first, last, path in _UNCHANGED.findall(mapped):
-            if folder in Path(path).parents:
+            if folder.resolve() in Path(path).parents:
                 start, stop = int(first, 16), int(last, 16)
                 advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
 
