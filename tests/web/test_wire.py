@@ -2,12 +2,13 @@
 
 import socket
 import sys
+from contextlib import closing
 
 import pytest
 import trio
 import trio.testing
 
-from chatstream_trio.web.wire import Stalled, Wire, _undelivered
+from chatstream_trio.web.wire import GONE, Stalled, Wire, _undelivered
 from conftest import GUARD
 
 pytestmark = pytest.mark.trio
@@ -31,9 +32,9 @@ async def test_what_the_system_delivers_is_progress(monkeypatch, autojump_clock)
     ours, theirs = await pair()
     left = iter(range(100, 0, -1))
     monkeypatch.setattr("chatstream_trio.web.wire._undelivered", lambda _: next(left, 0))
-    with ours, theirs:
+    with closing(Wire(ours, 1.0)) as wire, theirs:
         with pytest.raises(Stalled):
-            await Wire(ours, 1.0).send_all(b"x" * 2**24)  # nobody reads
+            await wire.send_all(b"x" * 2**24)  # nobody reads
         assert 25 < trio.current_time() < 30  # a look every quarter of a second
 
 
@@ -53,14 +54,15 @@ async def test_the_system_tells_what_it_has_to_deliver():
 async def test_a_reader_that_stops_is_given_up(read):
     """Whether it has begun or not: the time counts from the last byte that it took."""
     ours, theirs = await pair()
+    wire = Wire(ours, 0.3)
 
     async def write_and_read(left: int) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Wire(ours, 0.3).send_all, b"x" * 2**24)
+            nursery.start_soon(wire.send_all, b"x" * 2**24)
             while left > 0:
                 left -= len(await theirs.recv(2**12))
 
-    with ours, theirs, trio.fail_after(GUARD), pytest.raises(ExceptionGroup) as caught:
+    with closing(wire), theirs, trio.fail_after(GUARD), pytest.raises(ExceptionGroup) as caught:
         await write_and_read(read)
     assert caught.group_contains(Stalled)
 
@@ -78,10 +80,41 @@ async def test_a_write_hears_no_cancel_but_a_close():
                 await wire.send_all(b"x" * 2**24)
         ended.set()
 
-    with ours, theirs, trio.fail_after(GUARD):
+    with closing(wire), theirs, trio.fail_after(GUARD):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             await trio.testing.wait_all_tasks_blocked(0.02)
             assert not ended.is_set()
             wire.close()
             await ended.wait()
+
+
+async def test_a_small_write_waits_for_nothing():
+    """What the system takes at once leaves at once: no turn of the event loop, no scope."""
+    ours, theirs = await pair()
+    with closing(Wire(ours, 600)) as wire, theirs:
+        with trio.testing.assert_no_checkpoints():
+            await wire.send_all(b"small")
+        assert await theirs.recv(100) == b"small"
+
+
+async def test_a_write_larger_than_what_the_system_takes_arrives_in_order():
+    """What left at once is followed by the rest, and by nothing twice."""
+    ours, theirs = await pair()
+    data = b"".join(number.to_bytes(4, "big") for number in range(2**21))
+    came = bytearray()
+    with closing(Wire(ours, 600)) as wire, theirs, trio.fail_after(GUARD):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wire.send_all, data)
+            while len(came) < len(data):
+                came += await theirs.recv(2**16)
+    assert came == data
+
+
+async def test_a_wire_that_is_closed_takes_nothing():
+    """A write to it ends like any write whose peer is gone."""
+    ours, theirs = await pair()
+    with closing(Wire(ours, 600)) as wire, theirs:
+        wire.close()
+        with pytest.raises(GONE):
+            await wire.send_all(b"late")

@@ -101,13 +101,16 @@ class RequestConnection(TrioASGIHTTPConnection):
 
     async def _send(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
         await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            # Hypercorn notes that the headers have left after it has written them. A cancellation
+            # in between would have it send a second response, which ends in an error in the log.
+            # What bounds the shield is the write timeout.
+            with trio.CancelScope(shield=True):
+                await send(message)
+            return
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._finishing = True
-        # Hypercorn notes that the headers have left after it has written them. A cancellation in
-        # between would have it send a second response, which ends in an error in the log. What
-        # bounds the shield is the write timeout.
-        with trio.CancelScope(shield=message["type"] == "http.response.start"):
-            await send(message)
+        await send(message)
 
     async def _send_or_stall(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
         """Send over HTTP/2, where a peer may leave one stream's window shut and the rest alive.

@@ -104,15 +104,22 @@ class Peer(TCPServer):
         covers the wait for the lock as well: the protocol already counts these bytes as sent.
         """
         try:
-            with trio.CancelScope(shield=True):
-                async with self.send_lock:
-                    for at in range(0, len(data), _PIECE):
-                        await self.stream.send_all(data[at : at + _PIECE])
+            if left := data[self._write_nowait(data) :]:
+                with trio.CancelScope(shield=True):
+                    async with self.send_lock:  # taken before anybody else runs, if it is free
+                        for at in range(0, len(left), _PIECE):
+                            await self.stream.send_all(left[at : at + _PIECE])
         except Stalled:
             self._cut_stalled()
         except GONE:
             self.cut()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _write_nowait(self, data: bytes) -> int:
+        """Write what can leave without waiting for anybody, which mostly is all of it."""
+        if self._tls is not None or self.send_lock.locked():
+            return 0
+        return self.wire.send_nowait(data)
 
     def _cut_stalled(self) -> None:
         log.info("a client has stopped reading, or fell silent: its connection is cut")

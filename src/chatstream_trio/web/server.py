@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TypeVar, cast
 
@@ -145,15 +145,18 @@ class _Server:
         return f"{scheme}://{repr_socket_addr(sock.family, sock.getsockname())}"
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        wire = Wire(stream.socket, self.limits.write_timeout)
-        if len(self.live) < self.limits.max_connections:
-            state = ConnectionState(self.state.copy())
-            peer = Peer(self.app, self.config, self.context, state, wire, self.limits, self.tls)
-            with _member(self.live, peer):
-                await peer.run()
-        elif len(self.refused) < _MAX_REFUSALS:
-            with _member(self.refused, wire):
-                await self._refuse(wire)
+        with closing(Wire(stream.socket, self.limits.write_timeout)) as wire:
+            if len(self.live) < self.limits.max_connections:
+                await self._talk(wire)
+            elif len(self.refused) < _MAX_REFUSALS:
+                with _member(self.refused, wire):
+                    await self._refuse(wire)
+
+    async def _talk(self, wire: Wire) -> None:
+        state = ConnectionState(self.state.copy())
+        peer = Peer(self.app, self.config, self.context, state, wire, self.limits, self.tls)
+        with _member(self.live, peer):
+            await peer.run()
 
     async def _refuse(self, wire: Wire) -> None:
         """Say that there is no room, in so far as that can be said quickly."""

@@ -33,18 +33,35 @@ class Wire(trio.abc.HalfCloseableStream):
 
     A write is never cancelled: bytes that were counted as sent, or encrypted, must leave whole, or
     what follows them is garbage. It ends with :exc:`Stalled`, or when :meth:`close` is called.
+
+    The socket is taken over from ``sock``, which is of no use from then on.
     """
 
     def __init__(self, sock: trio.socket.SocketType, patience: float) -> None:
-        self.socket = sock
+        self._plain = socket.socket(fileno=sock.detach())
+        self.socket = trio.socket.from_stdlib_socket(self._plain)
         self.patience = patience
 
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the system takes at once, and return how many bytes that were, maybe none."""
+        try:
+            return self._plain.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            _give_up(error)
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything, however long it takes while it goes on."""
+        """Send everything, however long it takes while it goes on.
+
+        It is a checkpoint only if it has to wait: for a small piece of a stream, which the system
+        takes at once, scopes and turns of the event loop would cost more than the sending.
+        """
+        if (sent := self.send_nowait(data)) == len(data):
+            return
         with trio.CancelScope(shield=True), memoryview(data) as left:
-            at = 0
-            while at < len(left):
-                at += await self._send_some(left[at:])
+            while sent < len(left):
+                sent += await self._send_some(left[sent:])
 
     async def _send_some(self, data: memoryview) -> int:
         """Send what there is room for; give up when the peer takes nothing.
