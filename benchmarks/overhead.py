@@ -4,6 +4,10 @@ Closed loop: so many users, each with one request after the other, all with prom
 Once through the real turn loop in this process, with nothing around it; once over HTTP, from a
 server process that is started for it. Both take turns within a round; tokens a second, medians.
 
+Who asks over HTTP runs on the same cores. It should cost little beside what is measured, so it only
+counts bytes and looks every few milliseconds; ``chatstream-trio bench``, which notes the time of
+each piece, costs about half as much again as the server.
+
     python -m benchmarks.overhead                     # the demo model, 64 users
     python -m benchmarks.overhead --model DIR --users 8
 """
@@ -11,59 +15,140 @@ server process that is started for it. Both take turns within a round; tokens a 
 from __future__ import annotations
 
 import argparse
+import re
+import selectors
+import socket
 import statistics
 import time
+from contextlib import ExitStack
 
 import trio
+from attrs import define, field
 from benchmarks.overload_suite.server import running
 
 from chatstream_trio import demo
-from chatstream_trio.bench import BenchOptions, run_bench
+from chatstream_trio.bench.client import chat_request
+from chatstream_trio.bench.http import Address
 from chatstream_trio.engine.making import load_runner
 from chatstream_trio.engine.runner import Runner, Sampling
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
 from chatstream_trio.settings import Settings
 
+LOOK_SECONDS = 0.01
+PATIENCE_SECONDS = 120.0
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+USAGE = re.compile(rb'"prompt_tokens":(\d+),"completion_tokens":(\d+)')
+
+
+@define
+class User:
+    """One connection, with one request after the other on it."""
+
+    address: Address
+    number: int
+    left: int
+    """Answers that are still to be asked for."""
+    prompts: list[int] = field(factory=list)
+    """Tokens of each prompt, by the server's own count."""
+    said: int = 0
+    """Tokens, by the server's own count, of whole answers."""
+    socket: socket.socket = field(init=False)
+    _came: bytearray = field(factory=bytearray, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.socket = socket.create_connection((self.address.host, self.address.port))
+
+    def ask(self, tokens: int) -> None:
+        """Send the next request."""
+        self.socket.setblocking(True)
+        self.socket.sendall(chat_request(self.address, None, _question(self, tokens)))
+        self.socket.setblocking(False)
+        self.left -= 1
+        self._came.clear()
+
+    def look(self) -> bool:
+        """Take what came; say whether the answer is complete."""
+        data = self.socket.recv(2**20)
+        self._came += data
+        if data and not self._came.endswith(LAST_CHUNK):
+            return False
+        usage = USAGE.search(self._came)
+        if usage is None:
+            raise RuntimeError(f"no whole answer came: {bytes(self._came[-300:])!r}")
+        prompt, said = map(int, usage.groups())
+        self.prompts.append(prompt)
+        self.said += said
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self.socket.close()
+
+
+def _question(user: User, tokens: int) -> dict[str, object]:
+    words = (f"{(31 * user.number + 7 * user.left + at * at) % 997}" for at in range(12))
+    return {
+        "messages": [{"role": "user", "content": " ".join(words)}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def over_http(address: Address, given: argparse.Namespace) -> tuple[float, list[int]]:
+    """Tokens a second of the server, and the tokens of each prompt."""
+    users = [User(address, number, given.requests) for number in range(given.users)]
+    with selectors.DefaultSelector() as answering, ExitStack() as stack:
+        began = time.perf_counter()
+        for user in users:
+            stack.callback(user.close)
+            answering.register(user.socket, selectors.EVENT_READ, user)
+            user.ask(given.tokens)
+        while answering.get_map():
+            time.sleep(LOOK_SECONDS)
+            for user in [key.data for key, _ in answering.select(0) if key.data.look()]:
+                if user.left:
+                    user.ask(given.tokens)
+                else:
+                    answering.unregister(user.socket)
+            if time.perf_counter() - began > PATIENCE_SECONDS:
+                raise RuntimeError("the server answers no more")
+        seconds = time.perf_counter() - began
+    said = sum(user.said for user in users)
+    return said / seconds, [length for user in users for length in user.prompts]
+
 
 def bare(
-    runner: Runner, turns: Turns, first: int, users: int, given: argparse.Namespace
-) -> tuple[float, int]:
-    """Tokens a second of the turn loop alone, and the number of the next stream."""
-    count, total = first, first + users * given.requests
+    runner: Runner, turns: Turns, first: int, lengths: list[int], given: argparse.Namespace
+) -> float:
+    """Tokens a second of the turn loop alone, with prompts of these ``lengths``.
+
+    The streams are numbered from ``first``.
+    """
+    count, total = first, first + len(lengths)
     vocabulary = runner.info.vocab_size
 
     def start() -> None:
         nonlocal count
-        prompt = tuple(3 + (31 * count + 7 * at * at) % (vocabulary - 3) for at in range(48))
+        prompt = tuple(
+            3 + (31 * count + 7 * at * at) % (vocabulary - 3)
+            for at in range(lengths[count - first])
+        )
         turns.start(StreamSpec(count, prompt, given.tokens, Sampling(temperature=0.0)))
         count += 1
 
     began, said = time.perf_counter(), 0
     while count < total or turns.active:
-        while count < total and turns.active < users:
+        while count < total and turns.active < given.users:
             start()
         turn = turns.plan()
         assert turn is not None
         for outcome in turns.settle(turn, runner.run_turn(turn)):
             said += len(outcome.tokens)
-    return said / (time.perf_counter() - began), count
-
-
-async def over_http(url: str, users: int, given: argparse.Namespace) -> float:
-    """Tokens a second of the server."""
-    report = await run_bench(
-        BenchOptions(
-            url,
-            users=users,
-            requests=users * given.requests,
-            max_tokens=given.tokens,
-            prompt_tokens=32,
-            temperature=0,
-            ignore_eos=True,
-        )
-    )
-    return report.tokens_per_second
+    return said / (time.perf_counter() - began)
 
 
 async def measure(given: argparse.Namespace) -> None:
@@ -85,10 +170,10 @@ async def measure(given: argparse.Namespace) -> None:
     flags += ["--compile"] if given.compile else []
     flags += given.flags.split()
     async with running(*flags) as server:
-        url = f"http://{server.address.host}:{server.address.port}/v1"
         for round in range(given.rounds + 1):
-            alone, number = bare(runner, turns, number, given.users, given)
-            whole = await over_http(url, given.users, given)
+            whole, lengths = await trio.to_thread.run_sync(over_http, server.address, given)
+            alone = bare(runner, turns, number, lengths, given)
+            number += len(lengths)
             if round:  # the first round warms up
                 rates["turn loop alone"].append(alone)
                 rates["over HTTP"].append(whole)
