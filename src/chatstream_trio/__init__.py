@@ -42,7 +42,16 @@ _HOMES = {
         "Unavailable",
         "UnsupportedField",
     ),
-    "events": ("Event", "FinishReason", "Finished", "Queued", "Started", "Text", "Usage"),
+    "events": (
+        "Event",
+        "FinishReason",
+        "Finished",
+        "Queued",
+        "Silence",
+        "Started",
+        "Text",
+        "Usage",
+    ),
     "generation": ("Generation", "GenerationState", "GenerationStatus"),
     "models": ("Model",),
     "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
@@ -94,6 +103,7 @@ if TYPE_CHECKING:
     from chatstream_trio.events import Finished as Finished
     from chatstream_trio.events import FinishReason as FinishReason
     from chatstream_trio.events import Queued as Queued
+    from chatstream_trio.events import Silence as Silence
     from chatstream_trio.events import Started as Started
     from chatstream_trio.events import Text as Text
     from chatstream_trio.events import Usage as Usage
@@ -157,6 +167,7 @@ __all__ = [
     "ServerLimits",
     "Settings",
     "SettingsError",
+    "Silence",
     "Started",
     "Status",
     "StreamCancelled",

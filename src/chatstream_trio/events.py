@@ -57,4 +57,9 @@ class Finished:
     usage: Usage
 
 
-Event: TypeAlias = Queued | Started | Text | Finished
+@frozen
+class Silence:
+    """Nothing has happened for a while. For readers who want to be told of that, and no others."""
+
+
+Event: TypeAlias = Queued | Started | Text | Finished | Silence

@@ -27,7 +27,16 @@ from chatstream_trio.errors import (
     EngineFailed,
     StreamFault,
 )
-from chatstream_trio.events import Event, Finished, FinishReason, Queued, Started, Text, Usage
+from chatstream_trio.events import (
+    Event,
+    Finished,
+    FinishReason,
+    Queued,
+    Silence,
+    Started,
+    Text,
+    Usage,
+)
 from chatstream_trio.request import ChatRequest, Timeouts, resolve
 from chatstream_trio.text.codec import Prompt
 from chatstream_trio.text.stops import StopFinder
@@ -114,6 +123,10 @@ class Generation:
         self.tells_moves = True
         """Whether a change of place in the line is an event. A reader who wants none for now turns
         it off, and is not woken: in a full room everybody moves whenever a seat gets free."""
+        self.tells_silence = False
+        """Whether it is an event (:class:`Silence`) that nothing has happened for five seconds."""
+        self._heard_at = self._born
+        self._silent = False
 
     # ---- From the waiting room to the engine
 
@@ -274,10 +287,18 @@ class Generation:
         while (event := self._next()) is None:
             self._news = trio.Event()
             await self._news.wait()
+        self._heard_at = trio.current_time()
+        self._silent = False
         return event
 
     def _tell(self) -> None:
         self._news.set()
+
+    def tell_silence(self, since: float) -> None:
+        """Wake a reader who wants to know that there was no event ``since`` that time."""
+        if self.tells_silence and self._heard_at <= since:
+            self._silent = True
+            self._tell()
 
     def _next(self) -> Event | None:
         told = self._position_told
@@ -292,7 +313,7 @@ class Generation:
         if self.error is not None:
             raise self.error
         if self._finish is None and not self._closed:
-            return None
+            return Silence() if self._silent else None
         if self._finish is None or self._finish_told:
             raise StopAsyncIteration
         self._finish_told = True

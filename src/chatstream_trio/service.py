@@ -43,6 +43,10 @@ MEASURING_THREADS = 2
 LONGEST_SPACING = 0.1
 """Seconds between two pieces of a stream's text, however many streams there are: readers see no
 halting."""
+SILENCE_SECONDS = 5.0
+"""After so long at most without an event, a reader who wants to know of it is told."""
+SILENCE_TICK = 0.5
+"""Seconds between two looks at who has had no event."""
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 """Seconds."""
 
@@ -154,6 +158,7 @@ class ChatStream:
                 chat = cls(settings, model, tell, nursery, threaded=threaded, weights=weights)
                 nursery.start_soon(chat._admission.deal)
                 nursery.start_soon(chat._run_engine)
+                nursery.start_soon(chat._tell_silence)
                 try:
                     if wait:
                         await chat.ready()
@@ -323,6 +328,15 @@ class ChatStream:
         if ended is None or key not in (None, ended.key):
             raise StreamNotFound(f"no request has the id {id!r}", param="id")
         return ended
+
+    async def _tell_silence(self) -> None:
+        """One clock for all readers: a deadline of its own for each wait would cost a third of
+        what a piece of text costs."""
+        while True:
+            await trio.sleep(SILENCE_TICK)
+            since = trio.current_time() - (SILENCE_SECONDS - SILENCE_TICK)
+            for generation in self._live.values():
+                generation.tell_silence(since)
 
     # ---- The end
 

@@ -8,15 +8,13 @@ import trio
 from attrs import define, field
 
 from chatstream_trio.errors import ChatStreamError
-from chatstream_trio.events import Event, Finished, Queued, Started, Text, Usage
+from chatstream_trio.events import Event, Finished, Queued, Silence, Started, Text, Usage
 from chatstream_trio.generation import Generation
 from chatstream_trio.web import sse
 from chatstream_trio.web.errors import reply_to
 
 QUEUE_SECONDS = 0.5
 """A waiting client hears of its position at most this often."""
-SILENCE_SECONDS = 5.0
-"""A client hears something at least this often, so that no proxy gives up."""
 
 
 @define
@@ -25,6 +23,7 @@ class ChatChunks:
 
     What has piled up while the client did not read comes as one chunk. An error that ends the
     generation is the last event, after the text that came before it, and there is no ``[DONE]``.
+    In silence there is a comment now and again, so that no proxy gives up.
     """
 
     generation: Generation
@@ -39,6 +38,7 @@ class ChatChunks:
     _head: dict[str, Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.generation.tells_silence = True
         self._head = {
             "id": self.generation.id,
             "object": "chat.completion.chunk",
@@ -51,29 +51,29 @@ class ChatChunks:
 
     async def __anext__(self) -> bytes:
         while not self._ended:
-            event: Event | None = None
             try:
-                with trio.move_on_after(self._patience()):
-                    event = await anext(self.generation)
+                event = await self._event()
             except ChatStreamError as error:
                 self._ended = True
                 return sse.data(reply_to(error).body)
             if isinstance(event, Queued):
                 self._queue_news = True
                 self.generation.tells_moves = False  # until this one may be said
-            elif event is not None:
+            elif not isinstance(event, Silence):
                 return self._say(event)
-            if chunk := self._say_queue(silent=event is None):
+            if chunk := self._say_queue(silent=isinstance(event, Silence)):
                 return chunk
         raise StopAsyncIteration
 
-    # ---- The waiting room
+    async def _event(self) -> Event:
+        """The next event; silence, as soon as news of the queue may be said that were kept back."""
+        if not self._queue_news:
+            return await anext(self.generation)
+        with trio.move_on_at(self._queue_told_at + QUEUE_SECONDS):
+            return await anext(self.generation)
+        return Silence()
 
-    def _patience(self) -> float:
-        """Seconds to wait for the next event before something is said all the same."""
-        if self._queue_news:
-            return max(0.0, self._queue_told_at + QUEUE_SECONDS - trio.current_time())
-        return SILENCE_SECONDS
+    # ---- The waiting room
 
     def _say_queue(self, *, silent: bool) -> bytes:
         """The newest position, unless the client heard of one a moment ago."""

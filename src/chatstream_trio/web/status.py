@@ -10,9 +10,8 @@ from quart import Blueprint, Response
 
 from chatstream_trio.errors import ChatStreamError
 from chatstream_trio.generation import GenerationStatus
-from chatstream_trio.service import ChatStream, Health
+from chatstream_trio.service import SILENCE_SECONDS, ChatStream, Health
 from chatstream_trio.web.body import StreamBody
-from chatstream_trio.web.chat_chunks import SILENCE_SECONDS
 from chatstream_trio.web.clients import Client
 from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.errors import handle_error
