@@ -301,12 +301,13 @@ class Generation:
             self._tell()
 
     def _next(self) -> Event | None:
-        told = self._position_told
-        if self.tells_moves and (queued := self.take_position()) and queued.position != told:
-            return queued
-        if self._seated and not self._seat_told:
-            self._seat_told = True
-            return Started()
+        if not self._seat_told:
+            told = self._position_told
+            if self.tells_moves and (queued := self.take_position()) and queued.position != told:
+                return queued
+            if self._seated:
+                self._seat_told = True
+                return Started()
         if text := "".join(self._texts):
             self._texts.clear()
             return Text(text)
