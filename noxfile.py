@@ -57,10 +57,15 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, with the real model."""
+    """All tests, with the real model. Those of the engine compute all the time, with one thread
+    each, and wait for nothing: two at a time. The others would disturb each other."""
     session.install("-c", "constraints.txt", "torch")
     session.install("-c", "constraints.txt", "-e", ".", *_group("test"))
-    session.run("pytest", *session.posargs, env=ENV)
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=ENV)
+        return
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", "tests/engine", env=ENV)
+    session.run("pytest", "--ignore=tests/engine", env=ENV)
 
 
 @nox.session
