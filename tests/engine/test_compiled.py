@@ -14,6 +14,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Stream, run_streams
+from needs import needs_compiler
 from test_transformers_runner import generate
 from tiny_models import VOCABULARY, tiny
 
@@ -25,10 +26,6 @@ from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 
 NAME = "llama-gqa-tied"
-
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler on this machine"
-)
 
 
 @pytest.fixture(scope="module")

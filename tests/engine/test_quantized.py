@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Stream, run_streams
+from needs import needs_compiler
 from tiny_models import VOCABULARY, generate, tiny
 from torch import nn
 from transformers import PreTrainedModel
@@ -162,9 +161,7 @@ def test_greedy_text_is_that_of_generate(name: str, kind: str) -> None:
     assert run_streams(runner, *company(prompts)) == expected
 
 
-@pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler on this machine"
-)
+@needs_compiler
 def test_compiled_it_says_what_it_says_otherwise(tmp_path: Path) -> None:
     """In bfloat16, where inductor has kernels of its own for int4 layers and the int8 output layer:
     each token is the likeliest by the same integers computed with in float32, or as near to it as

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import trio
+from needs import needs_compiler
 from served import House, chat_body, raw_request, serve_chat, sse_events
 from tiny_model_folder import ALTERNATING, CHATML, make_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -46,11 +47,17 @@ def generate(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "template"),
-    [("llama", CHATML), ("gpt_neox", CHATML), ("qwen3", ALTERNATING), ("gpt2", ALTERNATING)],
+    ("architecture", "template", "compiled"),
+    [
+        ("llama", CHATML, False),
+        ("gpt_neox", CHATML, False),
+        ("qwen3", ALTERNATING, False),
+        ("gpt2", ALTERNATING, False),
+        pytest.param("llama", CHATML, True, marks=needs_compiler),
+    ],
 )
 async def test_greedy_text_is_what_generate_says(
-    architecture: str, template: str, tmp_path: Path
+    architecture: str, template: str, compiled: bool, tmp_path: Path
 ) -> None:
     """Law 7 from end to end: streaming and whole, alone and in company, through the template."""
     folder = make_folder(tmp_path / architecture, architecture, template)
@@ -65,7 +72,11 @@ async def test_greedy_text_is_what_generate_says(
         else:
             texts[text] = response.json()["choices"][0]["message"]["content"]
 
-    async with serve_chat(Settings(model=str(folder), **SETTINGS), None) as house:
+    settings = Settings(
+        model=str(folder), compile=compiled, cache_dir=str(tmp_path / "cache"), **SETTINGS
+    )
+    async with serve_chat(settings, None) as house:
+        assert ("compiled" in " ".join(house.chat.info.notes)) == compiled
         assert (await house.client.get("/v1/models")).json()["data"][0]["id"] == architecture
         async with trio.open_nursery() as nursery:
             for number, text in enumerate(asked):
