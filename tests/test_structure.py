@@ -58,6 +58,7 @@ def top(names: set[str]) -> set[str]:
         ("errors.py", {"trio", "torch", "quart", "hypercorn"}),
         ("admission.py", {"torch", "quart", "hypercorn"}),
         ("generation.py", {"torch", "quart", "hypercorn"}),
+        ("keeper.py", {"torch", "quart", "hypercorn"}),
         ("service.py", {"torch", "quart", "hypercorn"}),
         ("bench", {"torch", "transformers", "quart", "quart_trio", "hypercorn"}),
     ],

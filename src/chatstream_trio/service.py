@@ -5,7 +5,6 @@ This is the public Python API. It does not know HTTP.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -17,25 +16,22 @@ from attrs import frozen
 
 from chatstream_trio.admission import Admission, AdmissionStatistics
 from chatstream_trio.ended import Ended, EndedRequests
-from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics, RunnerFailed
+from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics
 from chatstream_trio.engine.runner import Runner, RunnerInfo
 from chatstream_trio.errors import (
-    ChatStreamError,
     Draining,
     EngineFailed,
     IdInUse,
-    ModelNotLoaded,
     StreamCancelled,
     StreamNotFound,
 )
 from chatstream_trio.generation import Generation, GenerationStatus
-from chatstream_trio.models import Model, Progress, find_model, one_line
+from chatstream_trio.keeper import Keeper
+from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,8 +43,6 @@ SILENCE_SECONDS = 5.0
 """After so long at most without an event, a reader who wants to know of it is told."""
 SILENCE_TICK = 0.5
 """Seconds between two looks at who has had no event."""
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
-"""Seconds."""
 
 
 class Health(Enum):
@@ -103,6 +97,9 @@ class ChatStream:
             threaded=threaded,
             on_end=self._admission.pause,
         )
+        self._keeper = Keeper(
+            self._engine, model.id, on_ready=self._admission.resume, on_lost=self._changed
+        )
         self._threaded = threaded
         self._nursery = nursery
         self._codec: Codec | None = None
@@ -111,14 +108,10 @@ class ChatStream:
         self._ended = EndedRequests()
         self._draining = False
         self._nobody_left = trio.Event()
-        self._settled = trio.Event()
-        """Loaded, or failed to."""
         self.started_at = trio.current_time()
         self.version = 0
         """Counts the changes of who sits, waits, generates or is gone."""
         self._change = trio.Event()
-        self.failure: Exception | None = None
-        """What ended the engine, or kept it from starting."""
 
     # ---- Life
 
@@ -157,7 +150,7 @@ class ChatStream:
             async with trio.open_nursery() as nursery:
                 chat = cls(settings, model, tell, nursery, threaded=threaded, weights=weights)
                 nursery.start_soon(chat._admission.deal)
-                nursery.start_soon(chat._run_engine)
+                nursery.start_soon(chat._keeper.run, chat._load_codec)
                 nursery.start_soon(chat._tell_silence)
                 try:
                     if wait:
@@ -177,52 +170,11 @@ class ChatStream:
         Raises:
             ModelNotFound, ModelNotLoaded, ModelNotSupported: It cannot be.
         """
-        await self._settled.wait()
-        if self.failure is not None:
-            raise self.failure
+        await self._keeper.ready()
         return self._engine.info
 
-    async def _run_engine(self) -> None:
-        """Load the model and run its turns; give it a new runner when one is lost."""
-        try:
-            self._codec = await self._in_thread(self._model.load_codec)
-            backoff = FIRST_BACKOFF
-            while True:
-                began = trio.current_time()
-                try:
-                    await self._engine.run(on_loaded=self._engine_is_ready)
-                except RunnerFailed as failed:
-                    self._engine_is_lost(failed.cause)
-                if trio.current_time() - began > LONGEST_BACKOFF:
-                    backoff = FIRST_BACKOFF  # it was well for a while
-                await trio.sleep(backoff)
-                backoff = min(2 * backoff, LONGEST_BACKOFF)
-        except ChatStreamError as error:
-            self.failure = error
-        finally:
-            self._settled.set()
-
-    def _engine_is_ready(self) -> None:
-        self.failure = None
-        self._settled.set()
-        self._admission.resume()
-
-    def _engine_is_lost(self, cause: Exception) -> None:
-        """Whoever had a seat was told; whoever waits keeps the place.
-
-        Raises:
-            ChatStreamError: It never was there: the model cannot be loaded.
-        """
-        first = not self._settled.is_set()
-        if first and isinstance(cause, ChatStreamError):
-            raise cause
-        what = f"{self.model_id!r} cannot be loaded" if first else "the engine was lost"
-        logger.error(what, exc_info=cause)
-        message = f"{what}: {type(cause).__name__}: {one_line(cause)}"
-        if first:
-            raise ModelNotLoaded(message)
-        self.failure = EngineFailed(message)
-        self._changed()
+    async def _load_codec(self) -> None:
+        self._codec = await self._in_thread(self._model.load_codec)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks and changes nothing; a cancellation does not wait for it."""
@@ -294,8 +246,8 @@ class ChatStream:
         """
         if self._draining:
             raise Draining("the server is shutting down")
-        if self.failure is not None:
-            raise EngineFailed(str(self.failure))
+        if self._keeper.failure is not None:
+            raise EngineFailed(str(self._keeper.failure))
         self._engine.check()
 
     def _forget(self, generation: Generation) -> None:
@@ -371,7 +323,7 @@ class ChatStream:
         """Whether a request sent now could be served."""
         engine = self._engine.statistics()
         hangs = engine.turn_seconds > self.settings.turn_timeout
-        if self.failure is not None or engine.state is EngineState.ENDED or hangs:
+        if self._keeper.failure is not None or engine.state is EngineState.ENDED or hangs:
             return Health.FAILED
         if self._draining:
             return Health.DRAINING
