@@ -222,9 +222,11 @@ def test_a_launched_turn_that_fails_is_searched_for_the_culprit(late: bool) -> N
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_runner_that_is_lost_in_a_launched_turn_ends_the_loop(late: bool) -> None:
-    """After what the turn before gave is told."""
-    bench = Bench(Launched(ScriptedRunner(faults={66: RunnerLost("gone")}), late))
+    """After what the turn before gave is told; and nobody asks a lost runner for the culprit."""
+    runner = Launched(ScriptedRunner(faults={66: RunnerLost("gone")}), late)
+    bench = Bench(runner)
     bench.send(start(2, 65, 66))
     with pytest.raises(RunnerLost, match="gone"):
         bench.send()
     assert bench.said(2) == [65]
+    assert "run" not in runner.order
