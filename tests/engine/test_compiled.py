@@ -172,7 +172,7 @@ def test_a_damaged_folder_says_which(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     place = tmp_path / compiled.digest(tiny(NAME))
     place.mkdir()
-    with pytest.raises(SettingsError, match=place.name):
+    with pytest.raises(SettingsError, match=f"{place.name} cannot be loaded"):
         make_runner(tiny(NAME), model_id="tiny", rows=2, threads=1, compiled=tmp_path)
 
 
