@@ -1,5 +1,6 @@
 """The socket under a connection: what counts as progress, and what ends a write."""
 
+import errno
 import socket
 import sys
 from contextlib import closing
@@ -118,3 +119,19 @@ async def test_a_wire_that_is_closed_takes_nothing():
         wire.close()
         with pytest.raises(GONE):
             await wire.send_all(b"late")
+
+
+async def test_a_socket_that_cannot_say_what_it_is_is_taken_over(monkeypatch):
+    """As on macOS when the peer has reset it: who resets early must not end the server."""
+
+    class Reset(socket.socket):
+        def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
+            if -1 in (family, type, proto):
+                raise OSError(errno.EINVAL, "Invalid argument")
+            super().__init__(family, type, proto, fileno)
+
+    ours, theirs = await pair()
+    monkeypatch.setattr(socket, "socket", Reset)
+    with closing(Wire(ours, 600)) as wire, theirs:
+        await wire.send_all(b"all the same")
+        assert await theirs.recv(100) == b"all the same"

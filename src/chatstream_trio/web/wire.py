@@ -38,7 +38,9 @@ class Wire(trio.abc.HalfCloseableStream):
     """
 
     def __init__(self, sock: trio.socket.SocketType, patience: float) -> None:
-        self._plain = socket.socket(fileno=sock.detach())
+        # Said and not asked for: some systems do not tell of a socket whose peer has reset it.
+        kind = (sock.family, sock.type, sock.proto)
+        self._plain = socket.socket(*kind, fileno=sock.detach())
         self.socket = trio.socket.from_stdlib_socket(self._plain)
         self.patience = patience
 
