@@ -527,6 +527,8 @@ async def test_a_lost_engine_is_told_to_everybody(
         with pytest.raises(EngineFailed):
             async with chat.generate(ask()):
                 raise AssertionError
+        await wait_all_tasks_blocked()
+        assert "no command at all" in str(chat.failure)
 
 
 async def test_a_model_that_cannot_be_loaded(autojump_clock: MockClock) -> None:

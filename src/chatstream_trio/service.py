@@ -187,6 +187,11 @@ class ChatStream:
         return self._model.load_runner(self._progress)
 
     @property
+    def failure(self) -> Exception | None:
+        """What ended the engine, or kept it from starting; None while all is well."""
+        return self._keeper.failure
+
+    @property
     def abandoned(self) -> bool:
         """Whether a thread was left behind in a load or a turn that would not end."""
         return self._engine.abandoned
@@ -246,8 +251,8 @@ class ChatStream:
         """
         if self._draining:
             raise Draining("the server is shutting down")
-        if self._keeper.failure is not None:
-            raise EngineFailed(str(self._keeper.failure))
+        if self.failure is not None:
+            raise EngineFailed(str(self.failure))
         self._engine.check()
 
     def _forget(self, generation: Generation) -> None:
@@ -323,7 +328,7 @@ class ChatStream:
         """Whether a request sent now could be served."""
         engine = self._engine.statistics()
         hangs = engine.turn_seconds > self.settings.turn_timeout
-        if self._keeper.failure is not None or engine.state is EngineState.ENDED or hangs:
+        if self.failure is not None or engine.state is EngineState.ENDED or hangs:
             return Health.FAILED
         if self._draining:
             return Health.DRAINING
