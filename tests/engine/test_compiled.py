@@ -94,9 +94,8 @@ def test_weights_are_resident_once(
     built = folder / compiled.digest(tiny(NAME))
     let_go, kept = (shutil.copytree(built, tmp_path / name / built.name) for name in "ab")
     monkeypatch.chdir(let_go.parent)
-    libraries = [
-        compiled._load(Path(built.name))
-    ]  # Linux says absolute paths, whatever it is given
+    # By a relative path, as Linux always says absolute ones.
+    libraries = [compiled._load(Path(built.name))]
     with monkeypatch.context() as without:
         without.setattr(compiled, "_let_go_of_pages", lambda _: None)
         libraries.append(compiled._load(kept))
