@@ -57,7 +57,7 @@ STREAM = (
     b": queued position=1\n\n"
     b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'
     b'data: {"choices":[{"delta":{"content":"\xe5\xb8\xad"},"finish_reason":null}]}\r\n\r\n'
-    b"event: x\ndata: {}\n\n"
+    b"event: x\rdata: {}\r\r"
     b"data: [DONE]\n\n"
 )
 DATA = [
@@ -226,6 +226,8 @@ def test_prompts(tmp_path: Path) -> None:
     assert len({prompt(n) for n in range(50)}) == 50
     assert prompt(7) == prompt_maker(BenchOptions(prompt_tokens=20))(7)
     file = tmp_path / "prompts.txt"
+    file.write_text("one\u2028more\n", "utf-8")
+    assert prompt_maker(BenchOptions(prompts=file))(0) == "one\u2028more"
     file.write_text("one\n\ntwo\n")
     prompt = prompt_maker(BenchOptions(prompts=file))
     assert [prompt(n) for n in range(3)] == ["one", "two", "one"]

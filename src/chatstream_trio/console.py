@@ -16,6 +16,7 @@ import httpx
 from attrs import define, field
 from rich.console import Console
 
+from chatstream_trio.bench.chunks import DONE, EventSplitter, data_of
 from chatstream_trio.errors import ChatStreamError
 
 HELP = "Ctrl-C stops an answer, /new begins a new conversation, Ctrl-D or /exit leaves."
@@ -75,15 +76,23 @@ def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> Iterator[dict
         with client.stream("POST", url, json=body) as response:
             if response.is_error:
                 raise Refused(_message(response))
-            for line in response.iter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
-                    continue
-                event = json.loads(line.removeprefix("data: "))
-                if "error" in event:
-                    raise Refused(event["error"]["message"])
-                yield event
+            splitter = EventSplitter()
+            for part in response.iter_bytes():
+                for data in map(data_of, splitter.feed(part)):
+                    if data and data != DONE:
+                        yield _read(data)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerUnreachable(f"no server answers at {url}: {error}") from None
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+        if "error" in event:
+            raise Refused(event["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        raise ServerUnreachable(f"this is no chat: {data[:80]!r}") from None
+    return dict(event)
 
 
 def _message(response: httpx.Response) -> str:

@@ -15,7 +15,11 @@ DONE = b"[DONE]"
 
 @define
 class EventSplitter:
-    """Cuts a stream of bytes into server-sent events, wherever the pieces of it end."""
+    """Cuts a stream of bytes into server-sent events, wherever the pieces of it end.
+
+    A line ends at CR, LF or both, and at nothing else: the other characters that Unicode takes for
+    the end of a line are part of what somebody says.
+    """
 
     _rest: bytes = b""
 
@@ -25,10 +29,13 @@ class EventSplitter:
         Raises:
             MalformedResponseError: An event without end.
         """
-        data = self._rest + data
+        data, half = self._rest + data, b""
         if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        *events, self._rest = data.split(b"\n\n")
+            if data.endswith(b"\r"):  # the line feed behind it may still come
+                data, half = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, rest = data.split(b"\n\n")
+        self._rest = rest + half
         if len(self._rest) > MOST_PART:
             raise MalformedResponseError("an event without end")
         return events

@@ -61,7 +61,7 @@ def body_of(options: BenchOptions, model: str | None, prompt: str) -> dict[str, 
 
 def _lines(path: Path) -> Sequence[str]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # and at no other separator
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"prompts: cannot read {path}: {why}", param="prompts") from None

@@ -19,9 +19,17 @@ def to_json(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
+_SEPARATORS = tuple((mark.encode(), f"\\u{ord(mark):04x}".encode()) for mark in "\x85\u2028\u2029")
+"""What ends a line for Unicode and not in a stream of events, and how JSON writes it otherwise."""
+
+
 def data(value: Any) -> bytes:
-    """One event that carries JSON."""
-    return b"data: " + to_json(value) + b"\n\n"
+    """One event that carries JSON. Many clients cut lines where Unicode does: none is in it."""
+    text = to_json(value)
+    for mark, escaped in _SEPARATORS:
+        if mark in text:  # always within a string
+            text = text.replace(mark, escaped)
+    return b"data: " + text + b"\n\n"
 
 
 def comment(text: str) -> bytes:
