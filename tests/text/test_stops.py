@@ -52,3 +52,14 @@ def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     """Streaming stays prompt: everything else leaves at once."""
     finder = StopFinder(["END"])
     assert [finder.push(piece) for piece in ["abE", "F", "EN", "."]] == ["ab", "EF", "", "EN."]
+
+
+def test_the_work_grows_with_what_is_said() -> None:
+    """However long stop strings are: nothing is prepared of them that was not said.
+
+    What nearly matches all the time is the worst there is.
+    """
+    finder = StopFinder([letters * 100_000 + "!" for letters in ("a", "ab", "aab")])
+    text = "".join(finder.push("aabaaab") for _ in range(30)) + finder.flush()
+    assert text == "aabaaab" * 30
+    assert all(len(match._borders) <= len(text) for match in finder._matches)
