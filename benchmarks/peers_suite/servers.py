@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -106,7 +107,7 @@ async def running(peer: Peer, logs: Path) -> AsyncIterator[str]:
         PeerFailedError: It ended, or did not answer in time.
     """
     port = _free_port()
-    log = logs / f"{peer.name.replace(' ', '-')}.log"
+    log = logs / f"{file_name(peer.name)}.log"
     with log.open("wb") as file:
         process = await trio.lowlevel.open_process(
             peer.command(port),
@@ -155,6 +156,11 @@ def _signal_group(process: trio.Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return  # nobody is left
+
+
+def file_name(peer: str) -> str:
+    """A peer's name, which may hold flags and paths, as one part of a path."""
+    return re.sub(r"[^A-Za-z0-9.=_-]+", "-", peer)[:100]
 
 
 def _last_words(log: Path) -> str:

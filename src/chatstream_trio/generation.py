@@ -145,7 +145,7 @@ class Generation:
         if room < 1 or (asked is not None and asked > room):
             wanted = "" if room < 1 else f" and max_tokens is {asked}"
             raise ContextTooLong(
-                f"the model's context is {self._engine.info.max_model_len} tokens; "
+                f"the model's maximum context length is {self._engine.info.max_model_len} tokens; "
                 f"the prompt has {len(prompt.tokens)}{wanted}",
                 param="messages" if room < 1 else "max_tokens",
             )

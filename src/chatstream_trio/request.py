@@ -22,6 +22,13 @@ class Message:
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str
+    name: str | None = None
+    """Of who speaks; models whose template knows names are told."""
+
+    def to_dict(self) -> dict[str, str]:
+        """What a chat template is given."""
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": self.content, **named}
 
 
 def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
@@ -33,6 +40,8 @@ def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
                 f"the role must be one of {', '.join(ROLES)}", param=f"messages[{index}].role"
             )
         check_text(message.content, f"messages[{index}].content")
+        if message.name is not None:
+            check_text(message.name, f"messages[{index}].name")
 
 
 def check_text(text: str, param: str) -> None:
@@ -134,6 +143,11 @@ class ChatRequest:
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
+
+    @property
+    def size(self) -> int:
+        """How much there is to read, about, in characters."""
+        return sum(len(message.content) + 16 for message in self.messages)
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -28,14 +29,15 @@ from chatstream_trio.errors import (
 from chatstream_trio.generation import Generation, GenerationStatus
 from chatstream_trio.keeper import Keeper
 from chatstream_trio.models import Model, Progress, find_model
+from chatstream_trio.pauses import PausingList, with_pauses
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.settings import Settings
-from chatstream_trio.text.codec import Codec
+from chatstream_trio.side_threads import SideThreads
+from chatstream_trio.text.codec import Codec, Prompt
 
 T = TypeVar("T")
 
-MEASURING_THREADS = 2
 LONGEST_SPACING = 0.1
 """Seconds between two pieces of a stream's text, however many streams there are: readers see no
 halting."""
@@ -100,10 +102,9 @@ class ChatStream:
         self._keeper = Keeper(
             self._engine, model.id, on_ready=self._admission.resume, on_lost=self._changed
         )
-        self._threaded = threaded
         self._nursery = nursery
         self._codec: Codec | None = None
-        self._measuring = trio.CapacityLimiter(MEASURING_THREADS)
+        self._side = SideThreads(threaded)
         self._live: dict[str, Generation] = {}
         self._ended = EndedRequests()
         self._draining = False
@@ -174,14 +175,12 @@ class ChatStream:
         return self._engine.info
 
     async def _load_codec(self) -> None:
-        self._codec = await self._in_thread(self._model.load_codec)
+        self._codec = await self._side.run(self._model.load_codec, size=0)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do what blocks and changes nothing; a cancellation does not wait for it."""
-        if not self._threaded:
-            await trio.lowlevel.checkpoint()
-            return work()
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._measuring)
+    async def aside(self, work: Callable[[], T], *, size: int) -> T:
+        """Do what takes a while and changes nothing in a thread of the side: see
+        :meth:`.SideThreads.run`."""
+        return await self._side.run(work, size=size)
 
     def _load_runner(self) -> Runner:
         return self._model.load_runner(self._progress)
@@ -237,8 +236,9 @@ class ChatStream:
         try:
             if timeouts := request.timeouts.under(self.settings.timeouts):
                 self._nursery.start_soon(generation.keep_deadlines, timeouts)
-            messages = [{"role": m.role, "content": m.content} for m in request.messages]
-            generation.prepare(await self._in_thread(lambda: codec.read(messages)))
+            generation.prepare(
+                await self._side.run(partial(_read, codec, request), size=request.size)
+            )
             yield generation
         finally:
             self._forget(generation)
@@ -369,6 +369,11 @@ class ChatStream:
             engine=self._engine.statistics(),
             streams=tuple(generation.status() for generation in self._live.values()),
         )
+
+
+def _read(codec: Codec, request: ChatRequest) -> Prompt:
+    messages = with_pauses(request.messages)
+    return codec.read(PausingList(message.to_dict() for message in messages))
 
 
 def new_id() -> str:

@@ -11,6 +11,8 @@ import pytest
 import trio
 from served import House, chat_body, open_house, raw_request, sse_events
 
+from chatstream_trio import Timeouts
+from chatstream_trio.web.openai_schema import parse_chat
 from conftest import GUARD
 
 pytestmark = pytest.mark.trio
@@ -101,7 +103,7 @@ BAD_BODIES: list[tuple[bytes | dict[str, Any], str | None]] = [
     ),
     (chat_body(unknown=1), "unknown"),
     (chat_body(max_tokens=0), "max_tokens"),
-    (chat_body(max_tokens=-1), "max_tokens"),
+    (chat_body(max_tokens=-2), "max_tokens"),
     (chat_body(max_tokens=1.5), "max_tokens"),
     (chat_body(max_tokens=True), "max_tokens"),
     (chat_body(max_tokens="5"), "max_tokens"),
@@ -117,12 +119,21 @@ BAD_BODIES: list[tuple[bytes | dict[str, Any], str | None]] = [
     (chat_body(frequency_penalty=-3), "frequency_penalty"),
     (chat_body(repetition_penalty=0), "repetition_penalty"),
     (chat_body(seed=2**70), "seed"),
-    (chat_body(stop=""), "stop"),
     (chat_body(stop=["a"] * 17), "stop"),
     (chat_body(stop=[1]), "stop[0]"),
     (chat_body(logit_bias={"x": 1}), "logit_bias"),
     (chat_body(logit_bias={"5": 101}), "logit_bias"),
     (chat_body(logit_bias={str(10**12): 1}), "logit_bias"),
+    (chat_body(logit_bias={"0" * 20 + str(10**12): 1}), "logit_bias"),
+    (chat_body(logit_bias={"²": 1}), "logit_bias"),
+    (chat_body(logit_bias={str(i): 1 for i in range(5000)}), "logit_bias"),
+    (chat_body(stop_token_ids=list(range(5000))), "stop_token_ids"),
+    (chat_body(metadata={"a": ["x"] * 50_000}), "metadata"),
+    ({"messages": [{"role": "user", "content": "x"}] * 20_000}, "messages"),
+    ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
+    ({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}, "messages[0].tool_calls"),
+    ({"messages": [{"role": "x" * 100_000, "content": "x"}]}, "messages[0].role"),
+    (b'{"messages": [{"role": "user", "content": "x"}], "user": "\xff"}', "user"),
     (chat_body(n=2), "n"),
     (chat_body(logprobs=True), "logprobs"),
     (chat_body(top_logprobs=3), "top_logprobs"),
@@ -147,7 +158,7 @@ async def test_bad_input_is_refused_by_name_and_holds_nothing() -> None:
             assert response.status_code == 400, (body, error)
             assert error["param"] == param, (body, error)
             assert error["type"] == "invalid_request_error"
-            assert error["message"]
+            assert 0 < len(error["message"]) < 500
         assert (await house.status())["turns"] == 0
         await house.until(active=0, waiting=0, kv_rows=0)
         assert (await house.ask(max_tokens=1)).status_code == 200
@@ -161,6 +172,10 @@ async def test_bad_input_is_refused_by_name_and_holds_nothing() -> None:
         {"response_format": {"type": "text"}, "tool_choice": "none", "parallel_tool_calls": True},
         {"logit_bias": {}, "stop": [], "top_k": 0, "service_tier": "auto", "model": "scripted"},
         {"max_tokens": 2, "max_completion_tokens": 2, "ignore_eos": True, "stop_token_ids": [7]},
+        {"seed": -1, "top_k": -1, "max_completion_tokens": -1, "stop": ["one"]},
+        {"max_tokens": -1, "stop": ["", "one"]},
+        {"stop": "", "logit_bias": {"0007": 1}},
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
     ],
 )
 async def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
@@ -168,6 +183,30 @@ async def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
     async with open_house() as house:
         response = await house.ask(**{"max_tokens": 2, **fields})
         assert response.status_code == 200, response.text
+
+
+async def test_history_as_clients_send_it_back() -> None:
+    """Fields of a message, or of a part of it, that say nothing or only label are accepted."""
+    labels = {"id": "msg_1", "annotations": [{"type": "url_citation"}], "metadata": {"a": 1}}
+    nothing = {"tool_calls": [], "refusal": None, "audio": None, "function_call": None, "odd": ""}
+    part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}, "annotations": []}
+    async with open_house() as house:
+        messages = [
+            {"role": "user", "content": [part], "name": "ann"},
+            {"role": "assistant", "content": "hello", **labels, **nothing},
+            {"role": "user", "content": "a b", "name": None},
+        ]
+        response = await house.client.post(
+            "/v1/chat/completions", json={"messages": messages, "max_tokens": 2}
+        )
+        assert response.json()["choices"][0]["message"]["content"] == "a b "
+
+
+async def test_minus_one_is_no_seed() -> None:
+    """As peers read it: -1 asks for another answer each time, and is no seed of its own."""
+    parsed = parse_chat(json.dumps(chat_body(seed=-1, top_k=-1, max_tokens=-1)).encode(), "m")
+    call = parsed.to_request(10, Timeouts())
+    assert (call.sampling.seed, call.sampling.top_k, call.max_tokens) == (None, None, None)
 
 
 async def test_parts_of_text_are_one_message() -> None:

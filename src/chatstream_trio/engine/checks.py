@@ -76,6 +76,8 @@ def _check_start(start: Start, table: tuple[int, ...], info: RunnerInfo) -> None
         raise ValueError(f"{start.kept} tokens cannot be kept of block {source}")
     if not 0 <= min(start.prompt) <= max(start.prompt) < info.vocab_size:
         raise ValueError("the prompt has an id outside of the vocabulary")
+    if not all(0 <= id < info.vocab_size for id in start.sampling.logit_bias):
+        raise ValueError("logit_bias has an id outside of the vocabulary")
 
 
 def _check_blocks(turn: Turn, writes: Sequence[_Write], info: RunnerInfo) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from zlib import crc32
 
 from attrs import frozen
 
+from chatstream_trio.pauses import with_pauses
 from chatstream_trio.text.codec import Prompt
 
 SEPARATOR = 0
@@ -29,7 +31,7 @@ class WordCodec:
         words: dict[int, str] = {}
         for message in messages:
             tokens.append(SEPARATOR)
-            for word in _words(message["content"]):
+            for word in with_pauses(_words(message["content"])):
                 token = token_id(word)
                 words[token] = word
                 tokens.append(token)
@@ -41,11 +43,12 @@ def token_id(word: str) -> int:
     return 1 + crc32(word.encode())
 
 
-def _words(text: str) -> list[str]:
-    words: list[str] = re.findall(r"\S+\s*", text) or [text or " "]
-    if not words[-1][-1].isspace():
-        words[-1] += " "  # the message is said over and over
-    return words
+def _words(text: str) -> Iterator[str]:
+    text = text or " "
+    if not text[-1].isspace():
+        text += " "  # the message is said over and over
+    words = (match[0] for match in re.finditer(r"\S+\s*", text))
+    return chain([first], words) if (first := next(words, None)) else iter([text])
 
 
 @frozen

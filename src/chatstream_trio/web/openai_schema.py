@@ -1,8 +1,8 @@
 """OpenAI's chat completions as attrs classes: parsing and checking a body.
 
-Types are checked by msgspec; ranges by :mod:`chatstream_trio.request`. Nothing is silently
-ignored: a field that we do not know is refused by name, and one that we know and cannot do is
-refused unless its value changes nothing.
+Types are checked in :mod:`chatstream_trio.web.reading`; ranges by :mod:`chatstream_trio.request`.
+Nothing is silently ignored: a field that we do not know is refused by name, and one that we know
+and cannot do is refused unless its value changes nothing.
 
 The field names are those of https://platform.openai.com/docs/api-reference/chat/create, and of
 vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``ignore_eos``.
@@ -10,7 +10,6 @@ vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -19,7 +18,12 @@ from attrs import fields, frozen
 from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import InvalidRequest, ModelNotServed, UnsupportedField
+from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, Message, SamplingOptions, Timeouts
+from chatstream_trio.web.reading import read, value_of
+
+MOST_IDS = 4096
+"""Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
 
 
 @frozen
@@ -36,13 +40,13 @@ class ChatMessage:
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
-    name: None = None
+    name: str | None = None
 
-    def text(self) -> str:
+    def to_message(self, walk: Walk) -> Message:
         """Its content as one string."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+        parts = self.content
+        text = parts if isinstance(parts, str) else "".join([part.text for part in walk(parts)])
+        return Message(self.role, text, self.name)
 
 
 @frozen
@@ -52,6 +56,8 @@ class StreamOptions:
     include_usage: bool | None = None
     include_queue: bool | None = None
     """Ours: queue positions as data events too."""
+    include_obfuscation: bool | None = None
+    """Padding against those who watch the length of packets; there is none here."""
 
 
 @frozen
@@ -87,12 +93,16 @@ class ChatCompletionBody:
     ignore_eos: bool | None = None
     timeouts: TimeoutsBody | None = None
 
-    def to_request(self, vocab_size: int, timeouts: Timeouts) -> ChatRequest:
+    def to_request(self, vocab_size: int, timeouts: Timeouts, walk: Walk = iter) -> ChatRequest:
         """What the service is asked.
+
+        What other servers read as "not set" is so here: -1 for ``seed``, ``top_k`` and
+        ``max_tokens``, and an empty stop string.
 
         Args:
             vocab_size: Of the model.
             timeouts: What the headers say; the shorter of theirs and the body's counts.
+            walk: Goes through what a client may have made long.
 
         Raises:
             InvalidRequest: A value is out of range.
@@ -102,13 +112,15 @@ class ChatCompletionBody:
             for field in fields(SamplingOptions)
             if field.name != "logit_bias"
         }
+        for name in ("seed", "top_k"):
+            sampling[name] = _unless_minus_one(sampling[name])
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ChatRequest(
-            messages=[Message(message.role, message.text()) for message in self.messages],
+            messages=[message.to_message(walk) for message in walk(self.messages)],
             max_tokens=self._max_tokens(),
             sampling=SamplingOptions(**sampling, logit_bias=self._bias(vocab_size)),
-            stop=tuple(stop),
-            stop_token_ids=frozenset(self.stop_token_ids or ()),
+            stop=tuple(text for text in stop if text),
+            stop_token_ids=self._stop_token_ids(),
             ignore_eos=bool(self.ignore_eos),
             timeouts=self._timeouts().under(timeouts),
         )
@@ -118,29 +130,45 @@ class ChatCompletionBody:
         return Timeouts(asked.queue, asked.first_token, asked.total) if asked else Timeouts()
 
     def _max_tokens(self) -> int | None:
-        if self.max_completion_tokens is None:
-            return self.max_tokens
-        if self.max_completion_tokens < 1:
+        most = _unless_minus_one(self.max_completion_tokens)
+        other = _unless_minus_one(self.max_tokens)
+        if most is None:
+            return other
+        if most < 1:
             raise InvalidRequest(
                 "max_completion_tokens must be at least 1", param="max_completion_tokens"
             )
-        if self.max_tokens not in (None, self.max_completion_tokens):
+        if other not in (None, most):
             raise InvalidRequest(
                 "max_tokens and max_completion_tokens differ", param="max_completion_tokens"
             )
-        return self.max_completion_tokens
+        return most
+
+    def _stop_token_ids(self) -> frozenset[int]:
+        ids = self.stop_token_ids or ()
+        if len(ids) > MOST_IDS:
+            message = f"stop_token_ids holds more than {MOST_IDS} ids"
+            raise InvalidRequest(message, param="stop_token_ids")
+        return frozenset(ids)
 
     def _bias(self, vocab_size: int) -> dict[int, float] | None:
         if self.logit_bias is None:
             return None
+        if len(self.logit_bias) > MOST_IDS:
+            raise InvalidRequest(f"logit_bias holds more than {MOST_IDS} ids", param="logit_bias")
         bias = {}
         for key, value in self.logit_bias.items():
-            if not (key.isascii() and key.isdigit() and int(key[:20]) < vocab_size):
+            id = int(key) if len(key) <= 20 and key.isascii() and key.isdigit() else vocab_size
+            if id >= vocab_size:
                 raise InvalidRequest(
                     f"{key[:40]!r} is no token id below {vocab_size}", param="logit_bias"
                 )
-            bias[int(key)] = value
+            bias[id] = value
         return bias
+
+
+def _unless_minus_one(value: int | None) -> int | None:
+    return None if value == -1 else value
 
 
 _is_string: Callable[[Any], bool] = lambda value: isinstance(value, str)  # noqa: E731
@@ -172,19 +200,25 @@ CHANGES_NOTHING: Mapping[str, Callable[[Any], bool]] = {
 """Fields of OpenAI's schema that we do not have, and which of their values change nothing."""
 
 
-def parse_chat(body: bytes, model: str) -> ChatCompletionBody:
+_SAYS_NOTHING = (b"null", b"false", b'""', b"[]", b"{}")
+_LABELS: Mapping[str, Callable[[Any], bool]] = {
+    "id": _is_string,
+    "annotations": lambda value: isinstance(value, list),
+    "cache_control": lambda value: isinstance(value, dict),
+    "metadata": lambda value: isinstance(value, dict),
+}
+"""Fields of messages and their parts that clients put there, or send back from an earlier answer,
+and that only label. Any field may be there that says nothing."""
+
+
+def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody:
     """Read the body of a request for ``model``, the one model that is served.
 
     Raises:
         InvalidRequest: Broken JSON, or a field that is missing, unknown, ill-typed or unsupported.
         ModelNotServed: It asks for another model.
     """
-    raw = _read_object(body)
-    known = {field.name for field in fields(ChatCompletionBody)}
-    for name in raw.keys() - known:
-        _check_foreign(name, raw[name])
-    _check_nested(raw)
-    parsed = _convert({name: value for name, value in raw.items() if name in known})
+    parsed = read(ChatCompletionBody, body, _check_foreign, walk)
     if parsed.stream_options is not None and not parsed.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
     if parsed.model not in (None, model):
@@ -192,6 +226,20 @@ def parse_chat(body: bytes, model: str) -> ChatCompletionBody:
             f"the model {parsed.model[:200]!r} is not served here; {model!r} is", param="model"
         )
     return parsed
+
+
+def _check_foreign(cls: type[Any], name: str, raw: msgspec.Raw, at: str) -> None:
+    if cls in (ChatMessage, TextPart):
+        label = _LABELS.get(name)
+        if bytes(memoryview(raw)[:8]) in _SAYS_NOTHING or (label and label(value_of(raw, at))):
+            return
+        raise InvalidRequest(f"unknown or unsupported field {at!r}", param=at)
+    harmless = CHANGES_NOTHING.get(name) if cls is ChatCompletionBody else None
+    if harmless is None:
+        raise InvalidRequest(f"unknown field {at!r}", param=at)
+    value = value_of(raw, at)
+    if value is not None and not harmless(value):
+        raise UnsupportedField(f"this value of {name} is not supported here", param=name)
 
 
 TIMEOUT_HEADERS = {
@@ -218,57 +266,3 @@ def timeouts_in(headers: Headers) -> Timeouts:
         except (ValueError, InvalidRequest):
             raise InvalidRequest(f"{header} must be a number of seconds", param=header) from None
     return Timeouts(**values)
-
-
-def _read_object(body: bytes) -> dict[str, Any]:
-    try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return raw
-
-
-def _check_foreign(name: str, value: Any) -> None:
-    harmless = CHANGES_NOTHING.get(name)
-    if harmless is None:
-        raise InvalidRequest(f"unknown field {name[:100]!r}", param=name[:100])
-    if value is not None and not harmless(value):
-        raise UnsupportedField(f"this value of {name} is not supported here", param=name)
-
-
-def _check_nested(raw: dict[str, Any]) -> None:
-    """msgspec lets unknown keys of attrs classes pass; we do not."""
-    _check_keys(raw.get("stream_options"), StreamOptions, "stream_options")
-    _check_keys(raw.get("timeouts"), TimeoutsBody, "timeouts")
-    messages = raw.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        where = f"messages[{index}]"
-        _check_keys(message, ChatMessage, where)
-        content = message.get("content") if isinstance(message, dict) else None
-        for part_index, part in enumerate(content if isinstance(content, list) else ()):
-            _check_keys(part, TextPart, f"{where}.content[{part_index}]")
-
-
-def _check_keys(value: Any, cls: type[Any], where: str) -> None:
-    if not isinstance(value, dict):
-        return
-    if cls is TextPart and value.get("type") != "text":
-        return  # msgspec says what is wrong with it
-    for name in value.keys() - {field.name for field in fields(cls)}:
-        if value[name] is not None:
-            param = f"{where}.{name[:100]}"
-            raise InvalidRequest(f"unknown or unsupported field {param!r}", param=param)
-
-
-def _convert(raw: dict[str, Any]) -> ChatCompletionBody:
-    try:
-        return msgspec.convert(raw, ChatCompletionBody)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        missing = re.search(r"missing required field `(\w+)`", message)
-        param = path.rstrip("`").removeprefix(".")
-        if missing:
-            param = f"{param}.{missing[1]}" if param else missing[1]
-        raise InvalidRequest(f"{param or 'body'}: {message}", param=param or None) from None
