@@ -101,6 +101,7 @@ class Generation:
         self._engine = engine
         self._ticket: Ticket | None = None
         self._prompt: Prompt | None = None
+        self._stop_tokens: frozenset[int] = frozenset()
         self._number: int | None = None
         """Of the engine's stream, until the engine has let go of it."""
         self._stops = StopFinder(request.stop)
@@ -134,8 +135,12 @@ class Generation:
         """Enter the line. Raises what ``enter`` (:meth:`Admission.enter`) raises."""
         self._ticket = enter(self.key, on_seat=self._take_seat, on_move=self._move)
 
-    def prepare(self, prompt: Prompt) -> None:
+    def prepare(self, prompt: Prompt, stop_tokens: frozenset[int] = frozenset()) -> None:
         """Take the measured prompt; it may begin as soon as it has a seat.
+
+        Args:
+            prompt: What the model reads.
+            stop_tokens: Tokens that end the answer, besides those that the request names.
 
         Raises:
             ContextTooLong: It does not fit, alone or with ``max_tokens``.
@@ -151,6 +156,7 @@ class Generation:
             )
         self._max_tokens = room if asked is None else asked
         self._prompt = prompt
+        self._stop_tokens = stop_tokens
         self._start_if_ready()
 
     def _move(self) -> None:
@@ -180,7 +186,7 @@ class Generation:
             self._prompt.tokens,
             self._max_tokens,
             resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
-            eos | request.stop_token_ids,
+            eos | request.stop_token_ids | self._stop_tokens,
         )
 
     # ---- From the engine to the reader

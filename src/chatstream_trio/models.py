@@ -110,7 +110,7 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             raise ModelNotLoaded(
                 f"{model_id!r} has no fast tokenizer (tokenizer.json), which streaming needs"
             )
-        return ChatCodec(tokenizer)
+        return ChatCodec(tokenizer, settings.trust_special_tokens)
 
     def load_runner(progress: Progress) -> Runner:
         from chatstream_trio.engine.given import Shape

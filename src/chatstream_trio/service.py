@@ -23,6 +23,7 @@ from chatstream_trio.errors import (
     Draining,
     EngineFailed,
     IdInUse,
+    InvalidRequest,
     StreamCancelled,
     StreamNotFound,
 )
@@ -236,9 +237,9 @@ class ChatStream:
         try:
             if timeouts := request.timeouts.under(self.settings.timeouts):
                 self._nursery.start_soon(generation.keep_deadlines, timeouts)
-            generation.prepare(
-                await self._side.run(partial(_read, codec, request), size=request.size)
-            )
+            read = partial(_read, codec, request, self._engine.info)
+            prompt = await self._side.run(read, size=request.size)
+            generation.prepare(prompt, codec.stop_tokens(request.stop))
             yield generation
         finally:
             self._forget(generation)
@@ -371,9 +372,12 @@ class ChatStream:
         )
 
 
-def _read(codec: Codec, request: ChatRequest) -> Prompt:
-    messages = with_pauses(request.messages)
-    return codec.read(PausingList(message.to_dict() for message in messages))
+def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:
+    messages = PausingList(message.to_dict() for message in with_pauses(request.messages))
+    prompt = codec.read(messages, info.max_model_len)
+    if max(prompt.tokens) >= info.vocab_size:
+        raise InvalidRequest("the prompt has a token that the model lacks", param="messages")
+    return prompt
 
 
 def new_id() -> str:

@@ -122,6 +122,10 @@ class Settings:
     turn_timeout: float = field(default=60.0, validator=in_range(0.1))
     """Seconds after which a turn that does not end makes /health say "failed"."""
 
+    trust_special_tokens: bool = False
+    """Take what looks like a control token in a message for one: whoever may ask can then forge the
+    other side's turns. Off, it is text."""
+
     client_key: str = field(default="auto", validator=_one_of("auto", "bearer", "address"))
     """Who a client is, without configured keys: auto, bearer or address. Seats are dealt fairly
     among clients. auto is the address, and on loopback a bearer token where there is one."""

@@ -7,7 +7,7 @@ scripted runner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -36,13 +36,20 @@ class Prompt:
 class Codec(Protocol):
     """Safe to call from several threads at once."""
 
-    def read(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
+    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
         """Build the whole prompt, ready for the model's answer.
 
         Args:
-            messages: Each has a ``role`` and a ``content``.
+            messages: Each has a ``role`` and a ``content``, and maybe a ``name``.
+            most: Tokens that are of any use.
 
         Raises:
-            InvalidRequest: The model's template refuses this conversation.
+            InvalidRequest: The model's template refuses this conversation, or would leave out
+                some of it.
+            ContextTooLong: The prompt has more tokens than ``most``.
         """
+        ...
+
+    def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
+        """The ids of those stop strings that are a token which no text has in it."""
         ...

@@ -8,6 +8,9 @@ from tokenizers.decoders import DecodeStream
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+_LONGEST_CHARACTER = 8
+"""Tokens that one character may take: at most its four bytes, and some that say nothing."""
+
 
 @define
 class IncrementalDecoder:
@@ -16,6 +19,11 @@ class IncrementalDecoder:
     The library's ``DecodeStream`` keeps tokens back while they end in an incomplete character
     (byte-level BPE cuts Japanese and emoji anywhere). What it keeps, it does not show; so the
     tokens since its last text are remembered here for :meth:`flush`.
+
+    A model may say any bytes, and decoding is not monotone: a byte that does not go on as it should
+    can turn text that was said already into replacement characters, at which the library raises.
+    Then, and when so many tokens are kept back that no character explains it, what is pending is
+    said as it decodes by itself, and the stream begins anew behind it.
     """
 
     tokenizer: Tokenizer
@@ -30,20 +38,34 @@ class IncrementalDecoder:
     def push(self, token: int) -> str:
         """Take one token id; return the whole characters that it completes."""
         self._pending.append(token)
-        text = self._stream.step(self.tokenizer, token)
+        try:
+            text = self._stream.step(self.tokenizer, token)
+        except Exception:  # the library's own class for it is a bare Exception
+            return self._begin_anew()
         if text is None:
-            return ""
+            return self._begin_anew() if len(self._pending) > _LONGEST_CHARACTER else ""
         self._said, self._pending = self._pending, []
+        return text
+
+    def _begin_anew(self) -> str:
+        text = self._rest()
+        self._said, self._pending = self._pending[-1:], []
+        self._stream = DecodeStream(self._said, skip_special_tokens=True)
         return text
 
     def flush(self) -> str:
         """What was held back. A character whose rest never came is dropped."""
         if not self._pending:
             return ""
+        text = self._rest().rstrip(REPLACEMENT)
+        self._pending = []
+        return text
+
+    def _rest(self) -> str:
+        """What is pending, in the light of what was said before, unless that would change it."""
         before = self._decode(self._said)
         after = self._decode(self._said + self._pending)
-        self._pending = []
-        return after[len(before) :].rstrip(REPLACEMENT)
+        return after[len(before) :] if after.startswith(before) else self._decode(self._pending)
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 from tokenizers import Tokenizer
 
-from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.errors import ContextTooLong, InvalidRequest
+from chatstream_trio.pauses import PausingList, with_pauses
 from chatstream_trio.text.codec import Prompt
+from chatstream_trio.text.control import ControlTokens
 from chatstream_trio.text.detokenize import IncrementalDecoder
-
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ message['role'] | capitalize }}: {{ message['content'] }}\n"
-    "{% endfor %}Assistant:"
-)
-"""For base models without a template of their own."""
+from chatstream_trio.text.template import ChatTemplate
 
 
 @frozen
@@ -26,41 +22,83 @@ class ChatCodec:
 
     Args:
         tokenizer: A fast ``PreTrainedTokenizer`` (one with a ``tokenizers`` backend).
+        trust_special_tokens: Take what looks like a control token for one, whoever wrote it.
+
+    Raises:
+        ModelNotLoaded: The chat template is broken.
     """
 
     tokenizer: Any
+    trust_special_tokens: bool = False
+    _template: ChatTemplate = field(init=False)
     _backend: Tokenizer = field(init=False)
+    _beginning: tuple[int, ...] = field(init=False)
+    """What the tokenizer itself puts before a text that no template was made for."""
+    _control: ControlTokens | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        # The backend itself, without the padding and truncation that transformers sets on it at
-        # each call: those are not safe to change while another thread encodes.
-        object.__setattr__(self, "_backend", self.tokenizer.backend_tokenizer)
+        # A copy: transformers sets padding and truncation at each call of its own, and a saved
+        # tokenizer may bring them, which would cut what people say.
+        backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
+        template = ChatTemplate(self.tokenizer)
+        beginning = () if template.source else _beginning_of(backend)
+        control = None
+        if not self.trust_special_tokens:
+            control = ControlTokens.of(backend, template.source)
+        for name, value in (
+            ("_template", template),
+            ("_backend", backend),
+            ("_beginning", beginning),
+            ("_control", control),
+        ):
+            object.__setattr__(self, name, value)
 
-    def read(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
+    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
         """Render the template and tokenize; see :class:`~chatstream_trio.text.codec.Codec`."""
-        text = self._render(messages)
-        # Of the two only this one gives up Python's lock: a text of 4 MB takes seconds.
-        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
-        tokens = encoding.ids
+        self._template.check(messages)
+        tokens = (*self._beginning, *self._encode(messages, most))
         if not tokens:
             raise InvalidRequest("the prompt is empty", param="messages")
-        return Prompt(tuple(tokens), IncrementalDecoder(self._backend))
+        _check_length(len(tokens), most)
+        return Prompt(tokens, IncrementalDecoder(self._backend))
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        from jinja2 import TemplateError
+    def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
+        """The special tokens among stop strings: they are never part of the text."""
+        wanted = set(stops)
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(id for id, token in added.items() if token.content in wanted)
 
-        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages,
-                    chat_template=template,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                )
-            )
-        except TemplateError as error:
-            # Some templates refuse system messages, or two messages of one role in a row.
-            raise InvalidRequest(
-                f"the model's chat template refuses this conversation: {error}", param="messages"
-            ) from None
+    def _encode(self, messages: Sequence[Mapping[str, str]], most: int | None) -> Sequence[int]:
+        if self._control is not None:
+            hidden = PausingList(self._control.hide(message) for message in with_pauses(messages))
+            if hidden != messages:
+                return self._control.encode(self._template.render(hidden))
+        text = self._template.render(messages)
+        # Of the two ways to encode only this one gives up Python's lock; 4 MB take seconds.
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        _check_length(len(encoding), most)
+        return list(encoding.ids)
+
+
+def _beginning_of(backend: Tokenizer) -> tuple[int, ...]:
+    """The tokens that the tokenizer puts before a text, without those that it puts behind it."""
+    whole, bare = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+    starts = range(len(whole) - len(bare) + 1)
+    at = next((at for at in starts if whole[at : at + len(bare)] == bare), 0)
+    return tuple(whole[:at])
+
+
+def _check_length(length: int, most: int | None) -> None:
+    """Refuse a hopeless prompt before a list of millions of ids is made.
+
+    Raises:
+        ContextTooLong: There are more tokens than ``most``.
+    """
+    if most is not None and length > most:
+        raise ContextTooLong(
+            f"the model's maximum context length is {most} tokens; the prompt has {length}",
+            param="messages",
+        )

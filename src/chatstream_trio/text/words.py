@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from zlib import crc32
 
@@ -25,7 +25,7 @@ class WordCodec:
     raises ``KeyError`` instead of looking like an answer.
     """
 
-    def read(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
+    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
         """The words of all messages, each message after a separator."""
         tokens: list[int] = []
         words: dict[int, str] = {}
@@ -36,6 +36,10 @@ class WordCodec:
                 words[token] = word
                 tokens.append(token)
         return Prompt(tuple(tokens), _WordDecoder(words))
+
+    def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
+        """None: all tokens are words."""
+        return frozenset()
 
 
 def token_id(word: str) -> int:
