@@ -10,6 +10,7 @@ NEEDS_TORCH = (
     "test_demo_model.py",
     "test_train_demo_model.py",
     "test_overload_demo_model.py",
+    "engine/test_checkpoint.py",
     "engine/test_linears.py",
     "engine/test_loading.py",
     "engine/test_out_of_memory.py",

@@ -6,7 +6,9 @@ know the engine.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +22,9 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
+from chatstream_trio.engine import checkpoint
 from chatstream_trio.engine.linears import has_bfloat16_instructions
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import ModelNotFound, ModelNotLoaded
@@ -98,17 +101,26 @@ def read_model(
         ModelNotLoaded: With transformers' own reason, cut to a line.
     """
     path = Path(model).expanduser()
+    quantized = checkpoint.quantization(config) is not None
+    reports: list[logging.LogRecord] = []
     try:
-        with _listening(progress):
-            loaded = AutoModelForCausalLM.from_pretrained(
+        with _listening(progress), _held_back(reports):
+            loaded, info = AutoModelForCausalLM.from_pretrained(
                 str(path) if path.exists() else model,
                 config=config,
                 dtype=dtype,
                 attn_implementation=attention,
+                ignore_mismatched_sizes=True,  # or it would not say which
+                output_loading_info=True,
             )
+        checkpoint.check_weights(info, quantized=quantized)
+        for report in reports:
+            logging.getLogger(report.name).handle(report)
         return loaded.to(device).eval()
+    except ModelNotLoaded as error:
+        raise ModelNotLoaded(f"cannot load {model}: {error.message}") from None
     except Exception as error:
-        raise ModelNotLoaded(f"cannot load {model}: {one_line(error)}") from error
+        raise ModelNotLoaded(f"cannot load {model}: {_reason(error, reports)}") from error
 
 
 def let_go_of_files(model: PreTrainedModel) -> None:
@@ -160,7 +172,7 @@ def sampling_defaults(model: PreTrainedModel) -> Sampling:
 @contextmanager
 def _listening(progress: Progress | None) -> Iterator[None]:
     """Hear transformers' loops over the weights through its public hook, and hide its own bars."""
-    hook = getattr(logging, "set_tqdm_hook", None)
+    hook = getattr(transformers_logging, "set_tqdm_hook", None)
     if hook is None or progress is None:
         yield
         return
@@ -175,6 +187,35 @@ def _listening(progress: Progress | None) -> Iterator[None]:
         yield
     finally:
         hook(earlier)
+
+
+@contextmanager
+def _held_back(reports: list[logging.LogRecord]) -> Iterator[None]:
+    """Keep transformers' table of weights that do not fit, which it logs, for who wants to show it.
+
+    A model that is refused is one line, which names the weights itself.
+    """
+
+    def hold(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" not in record.getMessage():
+            return True
+        reports.append(record)
+        return False
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(hold)
+    try:
+        yield
+    finally:
+        logger.removeFilter(hold)
+
+
+def _reason(error: Exception, reports: list[logging.LogRecord]) -> str:
+    """Of a failure, in a line; transformers may send its reader to the table "above"."""
+    told = "\n".join(report.getMessage() for report in reports)
+    if broken := re.findall(r"^(\S+) +\| CONVERSION", told, re.MULTILINE):
+        return f"weights of its files do not fit together: {', '.join(broken[:3])}"
+    return one_line(error)
 
 
 def _counted(items: Any, progress: Progress) -> Iterator[Any]:

@@ -13,7 +13,16 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine import attention, devices, graphs, linears, loading, quantized, support
+from chatstream_trio.engine import (
+    attention,
+    checkpoint,
+    devices,
+    graphs,
+    linears,
+    loading,
+    quantized,
+    support,
+)
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
@@ -109,6 +118,8 @@ def _load(
     config = loading.read_config(model)
     support.check_config(config)
     support.check_class(loading.model_class(config), config.model_type)
+    checkpoint.check_architectures(config)
+    checkpoint.check_quantization(config)
     number = devices.choose_dtype(dtype, getattr(config, "dtype", None), device)
     if dtype == "auto" and device.type == "cpu":
         number = loading.affordable_dtype(config, number, devices.free_memory(device))
