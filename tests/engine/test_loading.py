@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +12,25 @@ import pytest
 import torch
 from drive import Stream, run_streams
 from tiny_models import VOCABULARY, generate, tiny
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     GenerationConfig,
     GptOssConfig,
     JambaConfig,
+    LlamaConfig,
     MambaConfig,
     MptConfig,
     OPTConfig,
+    PreTrainedTokenizerFast,
     Qwen3NextConfig,
     RwkvConfig,
     T5Config,
 )
 
-from chatstream_trio.engine import support
+from chatstream_trio.engine import loading, support
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.making import load_runner, make_runner
 from chatstream_trio.engine.runner import Sampling
@@ -85,6 +91,91 @@ def test_sampling_defaults(saved: Callable[..., str]) -> None:
     assert load_runner(saved(), **load).info.sampling == Sampling()
     path = saved("qwen2", GenerationConfig(do_sample=False, eos_token_id=1))
     assert load_runner(path, **load).info.sampling == Sampling(temperature=0.0)
+
+
+WORDS = ("<unk>", *(f"w{number}" for number in range(1, 90)), "</s>", "<|im_end|>")
+
+
+def save_tokenizer(folder: str, **tokens: str) -> None:
+    """Words with the ids 0 to 91; ``</s>`` is 90 and ``<|im_end|>`` is 91."""
+    ids = {word: number for number, word in enumerate(WORDS)}
+    backend = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=backend, **tokens).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "tokenizer", "expected"),
+    [
+        (3, 4, "<|im_end|>", {3, 4, 91}),
+        ([3, 5], None, "</s>", {3, 5, 90}),
+        (None, [6, 7], None, {6, 7}),
+        (None, None, "<|im_end|>", {91}),
+        (None, None, None, set()),
+        (91, 91, "<|im_end|>", {91}),
+        (-1, 4, None, {4}),
+        ([3, -1, VOCABULARY], 4, None, {3, 4}),
+        ("<|im_end|>", 4, "</s>", {4, 90, 91}),
+        (["5", "w6", "nothing"], None, "</s>", {5, 6, 90}),
+        ([3.0, None, True], None, None, {3}),
+    ],
+)
+def test_an_end_that_one_file_names_is_an_end(
+    saved: Callable[..., str],
+    generation: Any,
+    config: Any,
+    tokenizer: str | None,
+    expected: set[int],
+) -> None:
+    """Whatever the other files name; what is no token of the model is none."""
+    path = Path(saved())
+    for file, ends in (("generation_config.json", generation), ("config.json", config)):
+        given = json.loads((path / file).read_text())
+        (path / file).write_text(json.dumps({**given, "eos_token_id": ends}))
+    save_tokenizer(str(path), **({"eos_token": tokenizer} if tokenizer else {}))
+    info = load_runner(str(path), model_id="m", device="cpu", threads=1).info
+    assert info.eos_token_ids == expected
+
+
+def test_an_end_that_the_vocabulary_lacks_is_not_the_unknown_word(
+    saved: Callable[..., str],
+) -> None:
+    """A tokenizer gives the id of its unknown token for what it does not know."""
+    path = saved()
+    save_tokenizer(path, unk_token="<unk>")
+    model = AutoModelForCausalLM.from_pretrained(path)
+    model.generation_config.eos_token_id = "<|eot|>"
+    assert loading.eos_token_ids(model, VOCABULARY) == set()
+
+
+def test_an_end_within_a_composite_configuration_is_an_end() -> None:
+    """The part about text is a file of its own, so to say."""
+    model = tiny("llama")
+    text = LlamaConfig(eos_token_id=8)
+    model.config.eos_token_id = 4
+    model.config.get_text_config = lambda: text
+    assert loading.eos_token_ids(model, VOCABULARY) == {4, 8}
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"])
+@pytest.mark.parametrize("value", ["hot", [], math.nan])
+def test_a_sampling_default_that_is_no_number_is_named(
+    saved: Callable[..., str], field: str, value: Any
+) -> None:
+    """It would be every request's that says nothing; out of range, it is brought into it."""
+    path = Path(saved())
+    file = path / "generation_config.json"
+    file.write_text(json.dumps({field: value}))
+    with pytest.raises(ModelNotLoaded, match=f"^{field} in generation_config.json"):
+        load_runner(str(path), model_id="m", device="cpu", threads=1)
+    file.write_text(json.dumps({field: "1e9"}))
+    assert load_runner(str(path), model_id="m", device="cpu", threads=1).info.rows == 8
+
+
+def test_a_context_that_is_no_length_is_none() -> None:
+    """Some files say -1 for none."""
+    config = tiny("llama").config
+    config.max_position_embeddings = -1
+    assert support.context_length(config) is None
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "a/b/c"])

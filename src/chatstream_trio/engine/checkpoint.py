@@ -41,7 +41,8 @@ def check_architectures(config: Any) -> None:
     Raises:
         ModelNotSupported: The message names the class.
     """
-    names = getattr(config, "architectures", None) or ()
+    said = getattr(config, "architectures", None)
+    names = [said] if isinstance(said, str) else said if isinstance(said, (list, tuple)) else ()
     if names and not any(_may_speak(str(name)) for name in names):
         named = ", ".join(str(name) for name in names)
         raise ModelNotSupported(f"{named} is not a language model: it has no output layer for text")

@@ -7,9 +7,10 @@ know the engine.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,38 +136,84 @@ def let_go_of_files(model: PreTrainedModel) -> None:
             tensor.data = tensor.data.clone()
 
 
-def eos_token_ids(model: PreTrainedModel) -> frozenset[int]:
-    """Every id that the model's files call an end; if there is none, the tokenizer's."""
-    found: set[int] = set()
+def eos_token_ids(model: PreTrainedModel, vocab_size: int) -> frozenset[int]:
+    """Every id that one of the model's files calls an end, whatever the others say.
+
+    The generation config, the configuration, its part about text, and the tokenizer: a fine-tuned
+    model often changed only one of them, and every one is some tool's only source. An id that is no
+    token (-1 stands for none in some files) is left out.
+
+    Args:
+        model: The model; if it has no name or path, it has no tokenizer.
+        vocab_size: Ids are below this.
+    """
     config = model.config
+    said: list[Any] = []
     for source in (model.generation_config, config, config.get_text_config()):
         ids = getattr(source, "eos_token_id", None)
-        found.update(ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids])
-    if not found and model.name_or_path:
-        try:
-            end = AutoTokenizer.from_pretrained(model.name_or_path).eos_token_id
-        except Exception:  # a model without a usable tokenizer is served all the same
-            end = None
-        found.update([] if end is None else [end])
-    return frozenset(found)
+        said.extend(ids if isinstance(ids, (list, tuple)) else [ids])
+    vocabulary, end = _vocabulary(model.name_or_path)
+    found = {_token_id(one, vocabulary) for one in (*said, end)}
+    return frozenset(one for one in found if one is not None and 0 <= one < vocab_size)
+
+
+def _vocabulary(source: str) -> tuple[dict[str, int], str | None]:
+    """A tokenizer's tokens with their ids, and the token that it calls the end."""
+    if not source:
+        return {}, None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        vocabulary = tokenizer.get_vocab()
+        # Without files, transformers makes one up for some models, of special tokens alone.
+        made_up = vocabulary.keys() <= set(tokenizer.all_special_tokens)
+        return ({}, None) if made_up else (vocabulary, tokenizer.eos_token)
+    except Exception:  # a model without a usable tokenizer is served all the same
+        return {}, None
+
+
+def _token_id(said: Any, vocabulary: Mapping[str, int]) -> int | None:
+    """An id from what stands in a file: a number, also as a string, or the token itself.
+
+    The tokenizer is not asked for ids: of a token that it lacks, it gives that of the unknown one.
+    """
+    if isinstance(said, str):
+        return int(said) if said.isdecimal() else vocabulary.get(said)
+    number = isinstance(said, (int, float)) and not isinstance(said, bool)
+    return int(said) if number and float(said).is_integer() else None
 
 
 def sampling_defaults(model: PreTrainedModel) -> Sampling:
-    """What the generation config says explicitly; OpenAI's defaults where it says nothing."""
+    """What the generation config says explicitly; OpenAI's defaults where it says nothing.
+
+    Raises:
+        ModelNotLoaded: It says something that is no number; the message names the field.
+    """
     given = model.generation_config
     if given is None:
         return Sampling()
-    temperature = given.temperature if given.temperature is not None else 1.0
-    if given.do_sample is False:
-        temperature = 0.0
-    penalty = given.repetition_penalty
+    greedy = given.do_sample is False
     return Sampling(
-        temperature=min(max(float(temperature), 0.0), 2.0),
-        top_p=min(max(float(given.top_p), 0.0), 1.0) if given.top_p is not None else 1.0,
-        top_k=max(int(given.top_k), 0) if given.top_k is not None else 0,
-        min_p=min(max(float(given.min_p), 0.0), 1.0) if given.min_p is not None else 0.0,
-        repetition_penalty=min(max(float(penalty), 0.01), 100.0) if penalty is not None else 1.0,
+        temperature=0.0 if greedy else _number(given, "temperature", 1.0, least=0.0, most=2.0),
+        top_p=_number(given, "top_p", 1.0, least=0.0, most=1.0),
+        top_k=int(_number(given, "top_k", 0.0, least=0.0, most=2**31 - 1)),
+        min_p=_number(given, "min_p", 0.0, least=0.0, most=1.0),
+        repetition_penalty=_number(given, "repetition_penalty", 1.0, least=0.01, most=100.0),
     )
+
+
+def _number(given: Any, name: str, default: float, *, least: float, most: float) -> float:
+    """A field of the generation config, brought into its range."""
+    said = getattr(given, name, None)
+    if said is None:
+        return default
+    try:
+        number = float(said)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        message = f"{name} in generation_config.json must be a number; it is {said!r}"
+        raise ModelNotLoaded(message)
+    return min(max(number, least), most)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def make_runner(
         rows=rows,
         max_model_len=capacity.max_model_len,
         vocab_size=ready.vocab_size,
-        eos_token_ids=loading.eos_token_ids(model),
+        eos_token_ids=loading.eos_token_ids(model, ready.vocab_size),
         sampling=loading.sampling_defaults(model),
         notes=(*_notes(ready, pool, rows, model.dtype), *recorded),
         block_size=pool.block_size,

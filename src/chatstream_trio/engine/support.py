@@ -77,7 +77,7 @@ def context_length(config: Any) -> int | None:
             original = parameters.get("original_max_position_embeddings")
             original = original or getattr(text, "original_max_position_embeddings", None)
             length = min(filter(None, (length, original)), default=None)
-    return int(length) if length else None
+    return int(length) if length and length > 0 else None
 
 
 def check_layers(config: Any, layers: Mapping[int, LayerShape], max_model_len: int) -> None:
