@@ -54,6 +54,7 @@ def top(names: set[str]) -> set[str]:
         ("engine/runner.py", {"trio", "torch"}),
         ("engine/worker.py", {"trio", "torch"}),
         ("engine/scripted_runner.py", {"trio", "torch"}),
+        ("engine/source.py", {"trio", "torch", "transformers"}),
         ("events.py", {"trio", "torch"}),
         ("errors.py", {"trio", "torch", "quart", "hypercorn"}),
         ("admission.py", {"torch", "quart", "hypercorn"}),

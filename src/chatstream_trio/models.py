@@ -7,15 +7,15 @@ loading functions, which run in threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Runner, RunnerLost
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
-from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, SettingsError
+from chatstream_trio.engine.source import folder_of
+from chatstream_trio.errors import ModelNotLoaded, SettingsError
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
@@ -51,7 +51,7 @@ def find_model(settings: Settings) -> Model:
     """What ``settings.model`` means. Quick: nothing is loaded and no network is asked.
 
     Raises:
-        ModelNotFound: It is a path, and nothing is there.
+        ModelNotFound: It is a path, and no folder is there.
         SettingsError: ``scripted:`` with something that is no number behind it.
     """
     name = settings.model
@@ -61,12 +61,24 @@ def find_model(settings: Settings) -> Model:
         return _transformers(str(demo.path()), demo.MODEL_ID, settings)
     if name == SCRIPTED or name.startswith(SCRIPTED + ":"):
         return _scripted(name, settings)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _transformers(str(path), path.resolve().name, settings)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelNotFound(f"there is no model folder at {name!r}", param="model")
-    return _transformers(name, name, settings)
+    folder = folder_of(name)
+    if folder is None:
+        return _configured(name, name, settings)
+    return _configured(str(folder), folder.resolve().name, settings)
+
+
+def _configured(source: str, model_id: str, settings: Settings) -> Model:
+    """A model whose configuration is read before all else: what is wrong with a name, or with a
+    folder, would otherwise be said of its tokenizer."""
+    model = _transformers(source, model_id, settings)
+
+    def load_codec() -> Codec:
+        from chatstream_trio.engine.loading import read_config
+
+        read_config(source)
+        return model.load_codec()
+
+    return evolve(model, load_codec=load_codec)
 
 
 def _scripted(name: str, settings: Settings) -> Model:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,6 +186,48 @@ def test_a_path_that_does_not_exist_is_not_found(name: str) -> None:
     """The operator mistyped a path: no network is asked, and the message names it."""
     with pytest.raises(ModelNotFound, match=name):
         load_runner(name, model_id="m", device="cpu")
+
+
+class RepositoryNotFoundError(OSError):
+    """As huggingface_hub has it, whose own is not public."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (RepositoryNotFoundError("401"), ModelNotFound, "has no model of that name"),
+        (OSError("We couldn't connect"), ModelNotLoaded, "did not give a configuration: We couldn"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gpt2", "owner/name"])
+def test_a_name_that_the_hub_does_not_give_was_no_folder_either(
+    name: str,
+    error: Exception,
+    kind: type[Exception],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody knows which of the two was meant, so both are said."""
+
+    def ask(source: str) -> None:
+        assert source == name
+        raise error
+
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", ask)
+    with pytest.raises(kind, match=f"^there is no folder '{name}', and the hub {said}"):
+        load_runner(name, model_id="m", device="cpu")
+
+
+def test_the_program_says_both_of_a_bare_name(tmp_path: Path) -> None:
+    """A real process, that may not ask the hub: one line, about the model and not its tokenizer."""
+    command = [sys.executable, "-m", "chatstream_trio", "serve", "--port", "0", "--model", "gpt2"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("chatstream-trio: there is no folder 'gpt2', and the hub did not")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"model_type": "no-such-thing"}', None])

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from chatstream_trio.engine import checkpoint
 from chatstream_trio.engine.linears import has_bfloat16_instructions
 from chatstream_trio.engine.runner import Sampling
+from chatstream_trio.engine.source import folder_of
 from chatstream_trio.errors import ModelNotFound, ModelNotLoaded
 
 Progress = Callable[[float], None]
@@ -40,20 +39,22 @@ def read_config(model: str) -> Any:
 
     Raises:
         ModelNotFound: There is no such path, or the hub does not have the name.
-        ModelNotLoaded: Something is there, and it is not a model's configuration.
+        ModelNotLoaded: Something is there, and it is not a model's configuration; or the hub
+            cannot be asked.
     """
-    path = Path(model).expanduser()
-    if not path.exists() and _looks_like_path(model):
-        raise ModelNotFound(f"there is no model at {model}", param="model")
+    folder = folder_of(model)
     try:
-        return AutoConfig.from_pretrained(str(path) if path.exists() else model)
+        return AutoConfig.from_pretrained(model if folder is None else str(folder))
     except Exception as error:
+        if folder is not None:
+            message = f"cannot read the configuration of {model}: {one_line(error)}"
+            raise ModelNotLoaded(message) from error
+        missing = f"there is no folder {model!r}, and the hub"
         if _names(error) & _UNKNOWN_TO_HUB:
-            message = f"the hub has no model {model!r} that you may read"
+            message = f"{missing} has no model of that name that you may read"
             raise ModelNotFound(message, param="model") from error
-        raise ModelNotLoaded(
-            f"cannot read the configuration of {model}: {one_line(error)}"
-        ) from error
+        message = f"{missing} did not give a configuration: {one_line(error)}"
+        raise ModelNotLoaded(message) from error
 
 
 def model_class(config: Any) -> type | None:
@@ -101,13 +102,13 @@ def read_model(
     Raises:
         ModelNotLoaded: With transformers' own reason, cut to a line.
     """
-    path = Path(model).expanduser()
+    folder = folder_of(model)
     quantized = checkpoint.quantization(config) is not None
     reports: list[logging.LogRecord] = []
     try:
         with _listening(progress), _held_back(reports):
             loaded, info = AutoModelForCausalLM.from_pretrained(
-                str(path) if path.exists() else model,
+                model if folder is None else str(folder),
                 config=config,
                 dtype=dtype,
                 attn_implementation=attention,
@@ -269,11 +270,6 @@ def _counted(items: Any, progress: Progress) -> Iterator[Any]:
     for number, item in enumerate(items):
         yield item
         progress((number + 1) / len(items))
-
-
-def _looks_like_path(model: str) -> bool:
-    """A hub name is ``name`` or ``owner/name``; everything else is a path."""
-    return model.startswith((".", "/", "~")) or model.count("/") != 1 or os.sep * 2 in model
 
 
 def _names(error: BaseException | None) -> set[str]:
