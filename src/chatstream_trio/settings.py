@@ -131,7 +131,13 @@ class Settings:
     among clients. auto is the address, and on loopback a bearer token where there is one."""
 
     trust_proxy: int = field(default=0, validator=in_range(0, 16))
-    """Proxies in front of this server whose X-Forwarded-For is believed."""
+    """Proxies in front of this server that are believed when they say whom they serve."""
+
+    proxy_header: str = field(
+        default="x-forwarded-for", validator=_one_of("x-forwarded-for", "forwarded")
+    )
+    """The header in which they say it: x-forwarded-for or forwarded. The other is never looked at,
+    as a proxy passes it on as the client wrote it."""
 
     api_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
     """A key that may use the server, or KEY=WEIGHT for another share of the seats than 1. Repeat it

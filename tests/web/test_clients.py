@@ -51,7 +51,7 @@ async def who(
             "address 2.2.2.2",
         ),
         ({"trust_proxy": 3}, "9.9.9.9", {"X_Forwarded_For": "1.1.1.1"}, "address 1.1.1.1"),
-        ({"trust_proxy": 1}, "9.9.9.9", {"X_Forwarded_For": "junk"}, "address None"),
+        ({"trust_proxy": 1}, "9.9.9.9", {"X_Forwarded_For": "junk"}, "unknown via 9.9.9.9"),
         ({"client_key": "address"}, "127.0.0.1", {"Authorization": "Bearer me"}, None),
         ({"host": "0.0.0.0", "client_key": "bearer"}, "9.9.9.9", {"Authorization": "Bearer x"}, 0),
         ({}, "2001:db8::1:2", {}, "address 2001:db8::/64"),

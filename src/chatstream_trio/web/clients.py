@@ -7,8 +7,8 @@ where it tells apart the programs of one machine).
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-import ipaddress
 from functools import lru_cache
 
 from attrs import define, evolve, field, frozen
@@ -17,6 +17,13 @@ from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import NotAuthenticated, SettingsError
 from chatstream_trio.settings import Settings
+from chatstream_trio.web.addresses import network_of, parse_address
+from chatstream_trio.web.forwarded import hearsay
+
+_NOBODY = "nobody"
+"""The key of no request."""
+_LONG = 256
+"""Characters of a token that is a key as it is; a longer one is known by its digest."""
 
 
 @frozen
@@ -28,6 +35,20 @@ class Client:
     """May cancel the requests of others."""
     sees_all: bool = False
     """May see the requests of others: an admin, or loopback while no keys are configured."""
+    known: bool = True
+    """Whether it can be told from others. Those who cannot share a key, and so a line and its caps;
+    none of them may see or cancel what another asked, so none may at all."""
+
+    def may_see(self, key: str) -> bool:
+        """Whether it may see the requests of this key."""
+        return self.sees_all or (self.known and key == self.key)
+
+    @property
+    def reach(self) -> str | None:
+        """The key whose requests it may cancel; None: everybody's."""
+        if self.admin:
+            return None
+        return self.key if self.known else _NOBODY
 
 
 @define
@@ -63,9 +84,9 @@ class Clients:
         bearer = _bearer(request.headers)
         if self._keys:
             return self._authenticate(bearer)
-        stranger = _stranger(self._address(request))
+        stranger = self._stranger(request)
         if bearer and self._by_bearer():
-            return evolve(stranger, key=f"bearer {bearer}")
+            return evolve(stranger, key=_bearer_key(bearer), known=True)
         return stranger
 
     def _authenticate(self, bearer: str) -> Client:
@@ -87,50 +108,45 @@ class Clients:
             case _:
                 return self.settings.host == "localhost" or _is_loopback(self.settings.host)
 
-    def _address(self, request: Request) -> str:
-        """The peer, or whom the last ``trust_proxy`` proxies say they serve."""
-        chain = [request.remote_addr or ""]
-        if hops := self.settings.trust_proxy:
-            forwarded = request.headers.get("X-Forwarded-For", "")
-            chain = [*(part.strip() for part in forwarded.split(",") if part.strip()), *chain]
-            chain = chain[-(hops + 1) :]
-        return chain[0]
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _parse_address(text: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(text.strip("[]"))
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
-def _is_loopback(host: str) -> bool:
-    address = _parse_address(host)
-    return address is not None and address.is_loopback
+    def _stranger(self, request: Request) -> Client:
+        """Whoever is at the address of the peer, or at that which the trusted proxies tell."""
+        hops, header = self.settings.trust_proxy, self.settings.proxy_header
+        told = hearsay(request.headers, header, hops)
+        return _who_is_at((*told, request.remote_addr or ""), direct=not told, hops=hops)
 
 
 @lru_cache(maxsize=1024)
-def _stranger(address: str) -> Client:
-    """Who comes from there: the same object for all requests from the same place."""
-    parsed = _parse_address(address)
-    return Client(f"address {_network(parsed)}", sees_all=parsed is not None and parsed.is_loopback)
+def _who_is_at(chain: tuple[str, ...], *, direct: bool, hops: int) -> Client:
+    """Who comes from the first of these, as the rest of them say, each of the one before.
+
+    It is the same object for all requests from the same place. What is no address (``unknown``, a
+    hidden one, garbage) is nobody's identity: not that of the proxy, which may be a client as well,
+    and not the text, of which nobody knows who chose it. Loopback sees all if it came directly, or
+    if every proxy said its part: where one kept silent, the address is that of a proxy.
+    """
+    first, *relays = map(parse_address, chain)
+    if first is None:
+        nearest = next((network_of(relay) for relay in relays if relay), None)
+        return Client(f"unknown via {nearest}", known=False)
+    whole = direct or len(chain) == hops + 1
+    return Client(f"address {network_of(first)}", sees_all=whole and first.is_loopback)
 
 
-def _network(address: _Address | None) -> str:
-    """One client has a whole /64 of IPv6 addresses, as networks hand them out."""
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+def _is_loopback(host: str) -> bool:
+    address = parse_address(host)
+    return address is not None and address.is_loopback
 
 
 def _bearer(headers: Headers) -> str:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    return token.strip()[:256] if scheme.lower() == "bearer" else ""
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _bearer_key(token: str) -> str:
+    """Long tokens are often signed ones, which begin alike: no part of one would do."""
+    if len(token) > _LONG:
+        token = "sha256 " + hashlib.sha256(token.encode()).hexdigest()
+    return f"bearer {token}"
 
 
 def _api(key: str) -> str:

@@ -81,7 +81,7 @@ async def model(name: str) -> Response:
 async def cancel(id: str) -> Response:
     """End a request by its id, and say how it ended: one's own, or for an admin anybody's."""
     client = current_client()
-    ended = current_chat().cancel(id, key=None if client.admin else client.key)
+    ended = current_chat().cancel(id, key=client.reach)
     return _json(
         {
             "id": ended.id,

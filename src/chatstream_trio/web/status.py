@@ -96,11 +96,7 @@ def status_json(chat: ChatStream, client: Client) -> dict[str, Any]:
         "kv_rows": now.engine.kv_rows,
         "paused": now.engine.paused,
         "tasks": trio.lowlevel.current_statistics().tasks_living,
-        "streams": [
-            _stream_json(stream)
-            for stream in now.streams
-            if client.sees_all or stream.key == client.key
-        ],
+        "streams": [_stream_json(stream) for stream in now.streams if client.may_see(stream.key)],
     }
 
 
