@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from quart import Response
 from werkzeug.exceptions import HTTPException
 
@@ -32,6 +32,11 @@ _TABLE: tuple[tuple[type[errors.ChatStreamError], int, str], ...] = (
     (errors.ChatStreamError, 500, SERVER),
 )
 
+_FINAL = (errors.IdInUse, errors.StreamCancelled, errors.StreamFault, errors.TimedOut)
+"""What the official clients would send again by themselves for its status, 409 or 5xx, and should
+not: the outcome was wanted, or would be the same. A deadline is among them whoever set it: sent
+again twice, a request would take three times what was asked for, or what the operator allows."""
+
 
 @frozen
 class ErrorReply:
@@ -42,8 +47,8 @@ class ErrorReply:
     message: str
     code: str | None = None
     param: str | None = None
-    retry_after: int | None = None
-    """Whole seconds."""
+    headers: dict[str, str] = field(factory=dict)
+    """Besides the type of its content."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -58,29 +63,17 @@ class ErrorReply:
 
     def response(self) -> Response:
         """The reply to a request whose headers have not left yet."""
-        response = Response(to_json(self.body), self.status, content_type="application/json")
-        if self.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        if self.retry_after is not None:
-            response.headers["Retry-After"] = str(self.retry_after)
-        return response
+        return Response(
+            to_json(self.body), self.status, self.headers, content_type="application/json"
+        )
 
 
 def reply_to(error: Exception) -> ErrorReply:
     """What to tell the client about any exception. What is not ours stays in the log."""
     if isinstance(error, errors.ChatStreamError):
         status, kind = next((s, k) for cls, s, k in _TABLE if isinstance(error, cls))
-        wait = error.retry_after if isinstance(error, errors.QueueFull) else None
-        if isinstance(error, errors.Unavailable):
-            wait = 5.0
-        return ErrorReply(
-            status,
-            kind,
-            error.message,
-            error.code,
-            error.param,
-            None if wait is None else min(3600, max(1, math.ceil(wait))),
-        )
+        headers = _headers(error)
+        return ErrorReply(status, kind, error.message, error.code, error.param, headers)
     if isinstance(error, HTTPException):
         status = error.code or 500
         return ErrorReply(
@@ -90,6 +83,21 @@ def reply_to(error: Exception) -> ErrorReply:
             error.name.lower().replace(" ", "_"),
         )
     return ErrorReply(500, SERVER, "the server made a mistake; its log says more", "server_error")
+
+
+def _headers(error: errors.ChatStreamError) -> dict[str, str]:
+    """What clients act upon without looking at the body."""
+    match error:
+        case errors.NotAuthenticated():
+            return {"WWW-Authenticate": "Bearer"}
+        case errors.QueueFull():
+            return {"Retry-After": str(min(3600, max(1, math.ceil(error.retry_after))))}
+        case errors.Unavailable():
+            return {"Retry-After": "5"}
+        case _ if isinstance(error, _FINAL):
+            return {"x-should-retry": "false"}
+        case _:
+            return {}
 
 
 async def handle_error(error: Exception) -> Response:
