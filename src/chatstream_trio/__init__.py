@@ -22,6 +22,7 @@ _HOMES = {
         "Draining",
         "EngineFailed",
         "FirstTokenTimeout",
+        "HostNotAllowed",
         "IdInUse",
         "InvalidRequest",
         "Loading",
@@ -30,6 +31,7 @@ _HOMES = {
         "ModelNotServed",
         "ModelNotSupported",
         "NotAuthenticated",
+        "OriginNotAllowed",
         "QueueFull",
         "QueueTimeout",
         "SettingsError",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from chatstream_trio.errors import Draining as Draining
     from chatstream_trio.errors import EngineFailed as EngineFailed
     from chatstream_trio.errors import FirstTokenTimeout as FirstTokenTimeout
+    from chatstream_trio.errors import HostNotAllowed as HostNotAllowed
     from chatstream_trio.errors import IdInUse as IdInUse
     from chatstream_trio.errors import InvalidRequest as InvalidRequest
     from chatstream_trio.errors import Loading as Loading
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from chatstream_trio.errors import ModelNotServed as ModelNotServed
     from chatstream_trio.errors import ModelNotSupported as ModelNotSupported
     from chatstream_trio.errors import NotAuthenticated as NotAuthenticated
+    from chatstream_trio.errors import OriginNotAllowed as OriginNotAllowed
     from chatstream_trio.errors import QueueFull as QueueFull
     from chatstream_trio.errors import QueueTimeout as QueueTimeout
     from chatstream_trio.errors import SettingsError as SettingsError
@@ -145,6 +149,7 @@ __all__ = [
     "GenerationState",
     "GenerationStatus",
     "Health",
+    "HostNotAllowed",
     "IdInUse",
     "InvalidRequest",
     "Loading",
@@ -155,6 +160,7 @@ __all__ = [
     "ModelNotServed",
     "ModelNotSupported",
     "NotAuthenticated",
+    "OriginNotAllowed",
     "Outcome",
     "QueueFull",
     "QueueTimeout",

@@ -52,6 +52,18 @@ class NotAuthenticated(ChatStreamError):
     code = "invalid_api_key"
 
 
+class HostNotAllowed(ChatStreamError):
+    """The request came by a name that is none of the server's; see ``--allowed-host``."""
+
+    code = "host_not_allowed"
+
+
+class OriginNotAllowed(ChatStreamError):
+    """The request came from a web page that may not use the server; see ``--cors-origin``."""
+
+    code = "origin_not_allowed"
+
+
 class ModelNotServed(ChatStreamError):
     """The request names a model that this server does not serve."""
 

@@ -146,6 +146,15 @@ class Settings:
     admin_key: tuple[str, ...] = field(default=(), converter=tuple, repr=False)
     """A key that may also see and cancel the requests of others."""
 
+    allowed_host: tuple[str, ...] = field(default=(), converter=tuple)
+    """A name by which the server is reached, such as that of a proxy in front, or * for any. Repeat
+    it for more. On loopback, or once there is one, a request by another name than these, a loopback
+    one, that of host or the address that it came to is refused."""
+
+    cors_origin: tuple[str, ...] = field(default=(), converter=tuple)
+    """Origin of a web page that may use the server, such as http://localhost:3000, or * for any.
+    Repeat it for more. Other pages than the server's own are refused."""
+
     max_active_per_key: int | None = field(default=None, validator=in_range(1))
     """Seats that one client may hold at once. Default: all."""
 

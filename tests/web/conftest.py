@@ -151,7 +151,7 @@ class RawClient:
         self, path: str, *headers: str, method: str = "GET", version: str = "1.1"
     ) -> None:
         """Send a request without a body."""
-        lines = [f"{method} {path} HTTP/{version}", "Host: test", *headers, "", ""]
+        lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *headers, "", ""]
         await self.send("\r\n".join(lines).encode())
 
     async def send(self, data: bytes) -> None:
@@ -255,7 +255,7 @@ class H2Client:
         """Open a stream and return its number."""
         stream = self.h2.get_next_available_stream_id()
         fields = [(b":method", method), (b":path", path)]
-        fields += [(b":scheme", b"http"), (b":authority", b"test")]
+        fields += [(b":scheme", b"http"), (b":authority", b"localhost")]
         self.h2.send_headers(stream, fields, end_stream=end)
         await self.flush()
         return stream

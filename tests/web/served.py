@@ -50,7 +50,11 @@ def chat_body(text: str = "one two", **fields: Any) -> dict[str, Any]:
 def raw_request(body: dict[str, Any], *headers: str) -> bytes:
     """The bytes of a request over HTTP/1.1."""
     data = json.dumps(body).encode()
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: test", f"Content-Length: {len(data)}"]
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: localhost",
+        f"Content-Length: {len(data)}",
+    ]
     return "\r\n".join([*lines, *headers, "", ""]).encode() + data
 
 

@@ -16,7 +16,9 @@ EXPECT = "Expect: 100-continue"
 def post(path: str, *headers: str, length: int | None = None) -> bytes:
     """The headers of a request with a body, chunked if no length is given."""
     kind = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: test", kind, *headers, "", ""]).encode()
+    return "\r\n".join(
+        [f"POST {path} HTTP/1.1", "Host: localhost", kind, *headers, "", ""]
+    ).encode()
 
 
 def chunk(data: bytes) -> bytes:

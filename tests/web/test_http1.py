@@ -14,7 +14,7 @@ from chatstream_trio.web.wire import notice_silence
 
 pytestmark = pytest.mark.trio
 
-ONE = b"GET /plain HTTP/1.1\r\nHost: test\r\n\r\n"
+ONE = b"GET /plain HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 # Slow clients
@@ -150,7 +150,7 @@ async def test_answers_come_in_order_behind_a_cancelled_stream():
     async with open_house() as house:
         client = await house.served.connect()
         stream = raw_request(chat_body("a b", stream=True), "X-Stream-Id: first")
-        await client.send(stream + b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n" * 2)
+        await client.send(stream + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
         await house.until(active=1)
         assert (await house.client.delete("/v1/streams/first")).status_code == 200
         first = await client.response()
@@ -168,7 +168,7 @@ async def test_a_refused_stream_leaves_the_connection_in_step():
         client = await house.served.connect()
         good = raw_request(chat_body("a b", max_tokens=2, stream=True))
         bad = raw_request({"messages": 3})
-        await client.send(good + bad + b"GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n" + good)
+        await client.send(good + bad + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n" + good)
         assert [(await client.response()).status for _ in range(4)] == [200, 400, 404, 200]
 
 

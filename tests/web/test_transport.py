@@ -102,7 +102,7 @@ async def test_pipelined_requests_are_answered_in_order(serving):
         client = await server.connect()
         paths = ["/plain", "/broken", "/nowhere", "/plain"] * 5
         await client.send(
-            b"".join(b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n" % p.encode() for p in paths)
+            b"".join(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % p.encode() for p in paths)
         )
         expected = {"/plain": 200, "/broken": 200, "/nowhere": 404}
         assert [(await client.response()).status for _ in paths] == [expected[p] for p in paths]
@@ -127,7 +127,7 @@ async def foreign_method(client: Any) -> None:
 
 async def connect_without_path(client: Any) -> None:
     stream = client.h2.get_next_available_stream_id()
-    client.h2.send_headers(stream, [(b":method", b"CONNECT"), (b":authority", b"test")])
+    client.h2.send_headers(stream, [(b":method", b"CONNECT"), (b":authority", b"localhost")])
 
 
 async def many_priorities(client: Any) -> None:
@@ -140,7 +140,7 @@ async def foreign_subprotocol(client: Any) -> None:
 
 
 async def bytes_behind_upgrade(client: Any) -> None:
-    lines = ["GET /socket HTTP/1.1", "Host: t", *WS, WS_KEY, "", "garbage \x00\xff"]
+    lines = ["GET /socket HTTP/1.1", "Host: localhost", *WS, WS_KEY, "", "garbage \x00\xff"]
     await client.send("\r\n".join(lines).encode("latin1"))
 
 
@@ -149,8 +149,10 @@ async def bad_request_and_more(client: Any) -> None:
 
 
 async def bad_chunk_and_more(client: Any) -> None:
-    await client.send(b"POST /post HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-    await client.send(b"GET /plain HTTP/1.1\r\nHost: t\r\n\r\n")
+    await client.send(
+        b"POST /post HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    )
+    await client.send(b"GET /plain HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 HTTP2 = [late_data, foreign_path, foreign_method, connect_without_path, many_priorities]

@@ -41,7 +41,9 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(serving):
     """Closing with unread bytes would reset the connection and destroy the answer."""
     async with serving(App(), linger_timeout=30) as server:
         client = await server.connect()
-        await client.send(b"POST /refuse HTTP/1.1\r\nHost: t\r\nContent-Length: 9000000\r\n\r\n")
+        await client.send(
+            b"POST /refuse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+        )
         for _ in range(100):
             await client.send(b"x" * 2**14)
         assert (await client.response()).status == 429

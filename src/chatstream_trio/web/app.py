@@ -13,6 +13,11 @@ from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.connection import RequestConnection
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
+from chatstream_trio.web.gate import Gate
+from chatstream_trio.web.origins import Origins
+from chatstream_trio.web.paths import Paths
+
+BLUEPRINTS = (openai.blueprint, status.blueprint)
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
@@ -22,14 +27,19 @@ def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
         source: A service that is open already and stays its owner's; or the settings of one that
             the app opens when it starts to serve (it listens at once and loads beside) and ends
             when it stops. Default: the default settings.
+
+    Raises:
+        SettingsError: A configured key, host or origin is malformed.
     """
-    app = QuartTrio("chatstream_trio")
+    app = QuartTrio("chatstream_trio", static_folder=None)
     app.register_error_handler(HTTPException, handle_error)
     if isinstance(source, ChatStream):
-        install(app, source)
+        _mount(app, source.settings, whole=True)
+        set_chat(app, source)
         return app
-    _mount(app)
-    _own_service(app, source or Settings())
+    settings = source or Settings()
+    _mount(app, settings, whole=True)
+    _own_service(app, settings)
     return app
 
 
@@ -38,26 +48,30 @@ def install(app: QuartTrio, chat: ChatStream) -> None:
 
     Besides the blueprints this sets the app's connection class, in whose scope a generation lives
     (so that it ends when the client is gone), and turns off Quart's own response timeout and body
-    limit, which would cut streams and connections.
+    limit, which would cut streams and connections. Requests to our endpoints, and to whatever else
+    is below their prefixes and not yours, pass a gate before they reach the app: by which name and
+    from which page they come.
 
     Args:
         app: Your app, not serving yet.
         chat: The service.
 
     Raises:
-        SettingsError: A configured key is malformed.
+        SettingsError: A configured key, host or origin is malformed.
     """
-    _mount(app)
+    _mount(app, chat.settings, whole=False)
     set_chat(app, chat)
 
 
-def _mount(app: QuartTrio) -> None:
+def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.asgi_http_class = RequestConnection
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    app.register_blueprint(openai.blueprint)
-    app.register_blueprint(status.blueprint)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    gate = Gate(app.asgi_app, Paths(app, BLUEPRINTS, whole), Origins(settings))
+    app.asgi_app = gate  # type: ignore[method-assign]
 
 
 def _own_service(app: QuartTrio, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from hypercorn.typing import (
 )
 from quart import Quart, Request, Response, request
 from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException
 
 __all__ = ["RequestConnection", "enter_request_scope"]
 
@@ -92,7 +93,10 @@ class RequestConnection(TrioASGIHTTPConnection):
         self._cancel = nursery.cancel_scope.cancel
         async with AsyncExitStack() as stack:
             cast(dict[str, Any], self.scope)[EXIT_STACK] = stack
-            response = await self.app.handle_request(request)
+            try:
+                response = await self.app.handle_request(request)
+            except HTTPException as error:  # before the app's own handlers: Host is no host
+                response = error.get_response()
             if self.scope["method"] == "HEAD" and isinstance(response, Response):
                 # Only the headers are wanted: a body that nobody reads is not produced.
                 response.response = response.data_body_class(b"")

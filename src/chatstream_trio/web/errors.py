@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 from quart import Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from chatstream_trio import errors
 from chatstream_trio.web.sse import to_json
@@ -22,6 +22,8 @@ SERVER = "server_error"
 _TABLE: tuple[tuple[type[errors.ChatStreamError], int, str], ...] = (
     (errors.InvalidRequest, 400, INVALID),
     (errors.NotAuthenticated, 401, "authentication_error"),
+    (errors.HostNotAllowed, 403, "permission_error"),
+    (errors.OriginNotAllowed, 403, "permission_error"),
     (errors.ModelNotServed, 404, INVALID),
     (errors.StreamNotFound, 404, INVALID),
     (errors.IdInUse, 409, INVALID),
@@ -81,11 +83,12 @@ def reply_to(error: Exception) -> ErrorReply:
             INVALID if status < 500 else SERVER,
             error.description or error.name,
             error.name.lower().replace(" ", "_"),
+            headers=_headers(error),
         )
     return ErrorReply(500, SERVER, "the server made a mistake; its log says more", "server_error")
 
 
-def _headers(error: errors.ChatStreamError) -> dict[str, str]:
+def _headers(error: Exception) -> dict[str, str]:
     """What clients act upon without looking at the body."""
     match error:
         case errors.NotAuthenticated():
@@ -96,6 +99,8 @@ def _headers(error: errors.ChatStreamError) -> dict[str, str]:
             return {"Retry-After": "5"}
         case _ if isinstance(error, _FINAL):
             return {"x-should-retry": "false"}
+        case MethodNotAllowed(valid_methods=methods) if methods:
+            return {"Allow": ", ".join(methods)}
         case _:
             return {}
 
