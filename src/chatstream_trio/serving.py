@@ -26,6 +26,7 @@ from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
 from chatstream_trio.web.clients import Clients
+from chatstream_trio.web.descriptors import room_for
 from chatstream_trio.web.limits import ServerLimits
 from chatstream_trio.web.server import bind, serve
 from chatstream_trio.web.tls import tls_context
@@ -40,6 +41,8 @@ class Door:
 
     sockets: list[socket.socket]
     tls: ssl.SSLContext | None
+    room: int
+    """Connections that the system lets us have at once."""
 
 
 def open_door(settings: Settings) -> Door:
@@ -50,12 +53,23 @@ def open_door(settings: Settings) -> Door:
     """
     tls = _read_certificate(settings)
     try:
-        return Door(bind(settings.host, settings.port), tls)
+        return Door(bind(settings.host, settings.port), tls, _room(settings))
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
             f"cannot listen on {settings.host} port {settings.port}: {reason}", param="port"
         ) from None
+
+
+def _room(settings: Settings) -> int:
+    room = room_for(settings.max_connections)
+    if room < settings.max_connections:
+        _say(
+            f"The limit on open files leaves room for at most {room} connections, which is less"
+            f" than max_connections = {settings.max_connections}; to have more, raise the hard"
+            " limit (ulimit -Hn)"
+        )
+    return room
 
 
 def _read_certificate(settings: Settings) -> ssl.SSLContext | None:
@@ -92,7 +106,7 @@ async def run_server(settings: Settings, model: Model, door: Door) -> bool:
 async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> None:
     settings = chat.settings
     limits = ServerLimits(
-        max_connections=settings.max_connections,
+        max_connections=door.room,
         write_timeout=settings.write_timeout,
         max_body_bytes=settings.max_body_bytes,
     )

@@ -180,7 +180,7 @@ class Settings:
     """Largest request body."""
 
     max_connections: int = field(default=1024, validator=in_range(1))
-    """Open connections at once."""
+    """Open connections at once. Fewer where the system lets the process open too few files."""
 
     write_timeout: float = field(default=30.0, validator=in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""

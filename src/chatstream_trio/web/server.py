@@ -14,7 +14,6 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
 from typing import TypeVar, cast
 
 import trio
@@ -24,6 +23,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import repr_socket_addr, wrap_app
 
+from chatstream_trio.web.accepting import Acceptor
 from chatstream_trio.web.connection import MAX_UNREAD, WRITE_TIMEOUT, guarded
 from chatstream_trio.web.limits import ServerLimits
 from chatstream_trio.web.peer import Peer, secure
@@ -130,8 +130,9 @@ class _Server:
             watch.start_soon(self._cut_the_gone)
             watch.start_soon(self._cut_the_late)
             async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
-                accept = partial(trio.serve_listeners, handler_nursery=connections)
-                accepting.start_soon(accept, self._handle, listeners)
+                acceptor = Acceptor(self._handle, connections)
+                for listener in listeners:
+                    accepting.start_soon(acceptor.run, listener)
                 task_status.started([self._url(sock) for sock in sockets])
                 await shutdown_trigger()
                 await self.context.terminated.set()  # idle connections close now
