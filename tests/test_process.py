@@ -90,6 +90,14 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
         assert "".join(server.said) == f"Listening on {server.url}\n"
 
 
+@pytest.mark.parametrize(("flags", "seconds"), [((), 65), (("--keep-alive", "7"), 7)])
+def test_replies_say_how_long_a_connection_is_kept(flags: tuple[str, ...], seconds: int) -> None:
+    """Idle connections are kept for a while, and clients are told for how long."""
+    with running(*flags) as server, httpx.Client(base_url=server.url) as client:
+        for _ in range(2):
+            assert client.get("/health").headers["keep-alive"] == f"timeout={seconds}"
+
+
 def test_drain_lets_a_stream_finish_and_refuses_the_next() -> None:
     """Law 11: after SIGTERM it still accepts, answers 503, and waits for what runs."""
     with running("--drain-seconds", "50") as server:
@@ -131,6 +139,10 @@ def test_what_is_left_is_cut_with_an_error_event(flags: tuple[str, str]) -> None
     [
         (("--port", "99999"), "port must be from 0 to 65535"),
         (("--max-active", "0"), "max_active must be from 1"),
+        (("--keep-alive", "0"), "keep_alive must be from 1"),
+        (("--allowed-host", "http://a"), "allowed_host must be a host name"),
+        (("--cors-origin", "a.example"), "cors_origin must be an origin"),
+        (("--proxy-header", "x-real-ip"), "proxy_header must be one of x-forwarded-for"),
         (("--kv-memory", "plenty"), "kv_memory must be a size such as 2GiB"),
         (("--max-active", "two"), "--max-active"),
         (("--no-such-flag",), "no-such-flag"),

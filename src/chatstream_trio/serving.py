@@ -107,6 +107,7 @@ async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> N
     settings = chat.settings
     limits = ServerLimits(
         max_connections=door.room,
+        keep_alive_timeout=settings.keep_alive,
         write_timeout=settings.write_timeout,
         max_body_bytes=settings.max_body_bytes,
     )

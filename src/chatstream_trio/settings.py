@@ -182,6 +182,10 @@ class Settings:
     max_connections: int = field(default=1024, validator=in_range(1))
     """Open connections at once. Fewer where the system lets the process open too few files."""
 
+    keep_alive: float = field(default=65.0, validator=in_range(1, 86_400))
+    """Seconds for which an idle connection may be used again, as replies say it. A proxy in front
+    should keep its own for less."""
+
     write_timeout: float = field(default=30.0, validator=in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""
 

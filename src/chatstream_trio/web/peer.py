@@ -142,7 +142,7 @@ class Peer(TCPServer):
 
     async def _take_in(self) -> None:
         if type(self.protocol.protocol) is H11Protocol:
-            CarefulH11Protocol.adopt(self.protocol.protocol, self.limits.max_body_bytes)
+            CarefulH11Protocol.adopt(self.protocol.protocol, self.limits)
         while data := await self.stream.receive_some(_READ):
             await self.protocol.handle(RawData(bytes(data)))
             await self._set_clock()
@@ -161,17 +161,28 @@ class Peer(TCPServer):
     # ---- The end
 
     async def _idle_timeout(self) -> None:
-        await self._leave_after(self.limits.keep_alive_timeout)
+        seconds = self.limits.kept_alive
+        if not self.protocol.protocol.keep_alive_requests:
+            seconds = min(seconds, self.limits.first_request_timeout)
+        if await self._wait(seconds) and self.wire.is_readable():
+            await self._wait(self.limits.header_timeout)  # a request that has come stops this
+        await self._leave()
 
     async def _header_timeout(self) -> None:
-        await self._leave_after(self.limits.header_timeout)
+        await self._wait(self.limits.header_timeout)
+        await self._leave()
 
-    async def _leave_after(self, seconds: float) -> None:
-        """Close the connection at that time, or when the server shuts down."""
-        with trio.move_on_after(seconds):
+    async def _wait(self, seconds: float) -> bool:
+        """Wait that time, or until the server shuts down; say whether it was the time."""
+        with trio.move_on_after(seconds) as patience:
             await self.context.terminated.wait()
-        with trio.CancelScope(shield=True):
-            await self._say_goodbye()
+        return patience.cancelled_caught
+
+    async def _leave(self) -> None:
+        """Close the connection, unless a request has begun in this very moment."""
+        if self._idle:
+            with trio.CancelScope(shield=True):
+                await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
         """Close our side, and give the peer a little time to close its own.

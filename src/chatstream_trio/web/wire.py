@@ -7,6 +7,7 @@ holds for both. This module knows no protocol.
 import array
 import errno
 import math
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -90,6 +91,15 @@ class Wire(trio.abc.HalfCloseableStream):
             return await self.socket.recv(max_bytes or _CHUNK)
         except OSError as error:
             _give_up(error)
+
+    def is_readable(self) -> bool:
+        """Whether something has come, if only the end, that nobody has read yet."""
+        fd = self.socket.fileno()
+        if fd == -1 or not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
