@@ -401,7 +401,7 @@ async def test_answers_may_be_read(named: str) -> None:
         assert sse_events(stream.text)[-1] == "[DONE]"
         answers = {
             200: await house.ask(max_tokens=1),
-            400: await house.ask(max_tokens=-1),
+            400: await house.ask(max_tokens=0),
             404: await house.client.get("/nowhere"),
             405: await house.client.get("/v1/chat/completions"),
         }
