@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,26 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
         assert "".join(server.said) == f"Listening on {server.url}\n"
 
 
+def test_localhost_is_both_families() -> None:
+    """--host localhost: whichever a client tries, and by whichever name."""
+    with running("--host", "localhost", wait=False) as server:
+        port = int(server.wait_for(r"Listening on http://127\.0\.0\.1:(\d+)$")[1])
+        hosts = ["127.0.0.1", "localhost"]
+        if has_ipv6():
+            server.wait_for(rf"Listening on http://\[::1\]:{port}$")
+            hosts.append("[::1]")
+        for host in hosts:
+            assert httpx.get(f"http://{host}:{port}/health").json() == {"status": "ok"}
+        assert server.end() == 0
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has the loopback address of IPv6."""
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 @pytest.mark.parametrize(("flags", "seconds"), [((), 65), (("--keep-alive", "7"), 7)])
 def test_replies_say_how_long_a_connection_is_kept(flags: tuple[str, ...], seconds: int) -> None:
     """Idle connections are kept for a while, and clients are told for how long."""
@@ -139,6 +159,8 @@ def test_what_is_left_is_cut_with_an_error_event(flags: tuple[str, str]) -> None
     [
         (("--port", "99999"), "port must be from 0 to 65535"),
         (("--max-active", "0"), "max_active must be from 1"),
+        (("--host", "a" * 70), "cannot listen on aaa"),
+        (("--host", "a..b"), "cannot listen on a..b"),
         (("--keep-alive", "0"), "keep_alive must be from 1"),
         (("--allowed-host", "http://a"), "allowed_host must be a host name"),
         (("--cors-origin", "a.example"), "cors_origin must be an origin"),

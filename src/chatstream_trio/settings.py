@@ -60,7 +60,7 @@ class Settings:
     """Folder or hub name of the model; "scripted" for a server without one. Default: the demo."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address or name to listen on; localhost is that of both families."""
 
     port: int = field(default=8000, validator=in_range(0, 65535))
     """Port to listen on; 0 picks a free one."""

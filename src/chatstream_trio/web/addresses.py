@@ -42,3 +42,14 @@ def network_of(address: Address) -> str:
     if address.is_loopback:
         return "127.0.0.1"
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+
+
+def is_localhost(name: str) -> bool:
+    """Whether this is the name of the machine itself: ``localhost``, or one below it."""
+    return f".{name.lower().removesuffix('.')}".endswith(".localhost")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached by a name or an address."""
+    address = parse_address(host)
+    return is_localhost(host) if address is None else address.is_loopback

@@ -17,7 +17,7 @@ from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import NotAuthenticated, SettingsError
 from chatstream_trio.settings import Settings
-from chatstream_trio.web.addresses import network_of, parse_address
+from chatstream_trio.web.addresses import is_loopback, network_of, parse_address
 from chatstream_trio.web.forwarded import hearsay
 
 _NOBODY = "nobody"
@@ -106,7 +106,7 @@ class Clients:
             case "address":
                 return False
             case _:
-                return self.settings.host == "localhost" or _is_loopback(self.settings.host)
+                return is_loopback(self.settings.host)
 
     def _stranger(self, request: Request) -> Client:
         """Whoever is at the address of the peer, or at that which the trusted proxies tell."""
@@ -130,11 +130,6 @@ def _who_is_at(chain: tuple[str, ...], *, direct: bool, hops: int) -> Client:
         return Client(f"unknown via {nearest}", known=False)
     whole = direct or len(chain) == hops + 1
     return Client(f"address {network_of(first)}", sees_all=whole and first.is_loopback)
-
-
-def _is_loopback(host: str) -> bool:
-    address = parse_address(host)
-    return address is not None and address.is_loopback
 
 
 def _bearer(headers: Headers) -> str:

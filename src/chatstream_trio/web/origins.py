@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from chatstream_trio.errors import HostNotAllowed, InvalidRequest, OriginNotAllowed, SettingsError
 from chatstream_trio.settings import Settings
-from chatstream_trio.web.addresses import parse_address
+from chatstream_trio.web.addresses import is_loopback, parse_address
 
 ANY = "*"
 
@@ -50,10 +50,7 @@ class Host:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine is reached by it."""
-        address = parse_address(self.name)
-        if address is not None:
-            return address.is_loopback
-        return self.name == "localhost" or self.name.endswith(".localhost")
+        return is_loopback(self.name)
 
 
 @frozen
@@ -130,7 +127,7 @@ class Origins:
         """
         if self._names:
             return True
-        return self.settings.host not in _EVERYWHERE and Host(server or "").is_loopback
+        return self.settings.host not in _EVERYWHERE and is_loopback(server or "")
 
     def _is_ours(self, host: Host, server: str | None) -> bool:
         if host.is_loopback or ANY in self._names or host.name in self._names:

@@ -24,6 +24,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import repr_socket_addr, wrap_app
 
 from chatstream_trio.web.accepting import Acceptor
+from chatstream_trio.web.binding import bind
 from chatstream_trio.web.connection import MAX_UNREAD, WRITE_TIMEOUT, guarded
 from chatstream_trio.web.limits import ServerLimits
 from chatstream_trio.web.peer import Peer, secure
@@ -36,27 +37,12 @@ log = logging.getLogger("chatstream_trio.web")
 
 T = TypeVar("T")
 
-_BACKLOG = 1024
 _FORCE_AFTER = 0.5  # seconds from the cancellation of what outlived the shutdown to its forced end
 _MAX_REFUSALS = 64  # connections over the cap that are told so at one time; the rest just close
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Connection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 )
-
-
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on ``host``, which may be a name or an IPv6 address, or raise OSError.
-
-    Call it before anything else is started: a port in use should cost nothing. Port 0 picks a free
-    one, and ``::`` means every interface in both families.
-    """
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    return [
-        socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
-    ]
 
 
 async def serve(
