@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -313,13 +314,82 @@ def test_nobody_listens_to_its_last_words() -> None:
     assert server.returncode == 0
 
 
+def certify(folder: Path) -> tuple[list[str], bytes]:
+    """Write a new certificate and its key there; the flags that name them, and the certificate."""
+    identity = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    identity.cert_chain_pems[0].write_to_path(cert)
+    identity.private_key_pem.write_to_path(key)
+    return ["--certfile", str(cert), "--keyfile", str(key)], identity.cert_chain_pems[0].bytes()
+
+
+def test_a_hangup_reads_the_certificate_again(tmp_path: Path) -> None:
+    """New connections get the new one, what runs goes on; broken files change nothing."""
+    flags, old = certify(tmp_path)
+    with running(*flags, wait=False) as server:
+        url = server.wait_for(r"Listening on (https://127\.0\.0\.1:\d+)$")[1]
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+
+        def shown() -> bytes:
+            return ssl.get_server_certificate(address).encode()
+
+        with httpx.Client(verify=False, timeout=GUARD, base_url=url) as client:
+            call = client.stream("POST", "/v1/chat/completions", json=body(max_tokens=150))
+            with call as stream:
+                lines = stream.iter_lines()
+                next(lines)
+                assert shown() == old
+                _, new = certify(tmp_path)
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for(r"^Read .*cert\.pem again$")
+                assert shown() == new
+                for name, bad, words in [
+                    ("key.pem", old, "key.pem"),
+                    ("key.pem", b"", "key.pem"),
+                    ("cert.pem", b"nonsense", "cert.pem"),
+                    ("cert.pem", None, "cannot read .*cert.pem"),
+                ]:
+                    file = tmp_path / name
+                    if bad is None:
+                        file.unlink()
+                    else:
+                        file.write_bytes(bad)
+                    server.process.send_signal(signal.SIGHUP)
+                    server.wait_for(rf"^The old certificate stays: .*{words}")
+                    assert shown() == new
+                assert "data: [DONE]" in list(lines)
+        assert server.end() == 0
+        assert len([line for line in server.said if "Draining" not in line]) == 1 + 1 + 4
+
+
+@pytest.mark.parametrize("when", ["serving", "draining"])
+def test_a_hangup_ends_nothing(when: str) -> None:
+    """Nor does it say anything, where there is no certificate to read."""
+    with running("--drain-seconds", "50") as server:
+        call = httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body(max_tokens=60), timeout=GUARD
+        )
+        with call as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            if when == "draining":
+                server.process.send_signal(signal.SIGTERM)
+                server.wait_for("Draining 1 request")
+            for _ in range(3):
+                server.process.send_signal(signal.SIGHUP)
+            assert "data: [DONE]" in list(lines)
+        if when == "serving":
+            assert httpx.get(f"{server.url}/health").status_code == 200
+            assert server.end() == 0
+        else:
+            assert server.process.wait(GUARD) == 0
+        assert "cert" not in "".join(server.said)
+
+
 def test_https_from_the_command_line(tmp_path: Path) -> None:
     """--certfile and --keyfile; and one line with code 2 when they are no good."""
-    certificate = trustme.CA().issue_cert("localhost", "127.0.0.1")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate.cert_chain_pems[0].write_to_path(cert)
-    certificate.private_key_pem.write_to_path(key)
-    flags = ["--certfile", str(cert), "--keyfile", str(key)]
+    flags, _ = certify(tmp_path)
+    key = tmp_path / "key.pem"
     with running(*flags, wait=False) as server:
         url = server.wait_for(r"Listening on (https://127\.0\.0\.1:\d+)$")[1]
         assert httpx.get(f"{url}/health", verify=False).json() == {"status": "ok"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -52,6 +53,7 @@ def serve(
     from chatstream_trio.web.clients import Clients
     from chatstream_trio.web.origins import Origins
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is heard once there is a server
     _log_to_stderr()
     model = find_model(settings)
     Clients(settings)  # a malformed key is a wrong setting

@@ -1,7 +1,8 @@
 """The life of a server process: listen, load, serve, drain, end.
 
 Law 11 of the design: the first signal drains, the second cuts at once, and a signal while the
-model loads ends at once. It knows no flags; :mod:`chatstream_trio.cli` makes the settings.
+model loads ends at once. A hangup reads the certificate again and ends nothing. It knows no flags;
+:mod:`chatstream_trio.cli` makes the settings.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import ctypes
 import gc
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -29,7 +29,7 @@ from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.descriptors import room_for
 from chatstream_trio.web.limits import ServerLimits
 from chatstream_trio.web.server import bind, serve
-from chatstream_trio.web.tls import tls_context
+from chatstream_trio.web.tls import Certificate
 
 LAST_WORDS_SECONDS = 1.0
 """How long the last error events may take to reach their readers, once everything was cut."""
@@ -40,7 +40,7 @@ class Door:
     """Where clients come in."""
 
     sockets: list[socket.socket]
-    tls: ssl.SSLContext | None
+    certificate: Certificate | None
     room: int
     """Connections that the system lets us have at once."""
 
@@ -51,9 +51,9 @@ def open_door(settings: Settings) -> Door:
     Raises:
         SettingsError: One of them cannot be had.
     """
-    tls = _read_certificate(settings)
+    certificate = _read_certificate(settings)
     try:
-        return Door(bind(settings.host, settings.port), tls, _room(settings))
+        return Door(bind(settings.host, settings.port), certificate, _room(settings))
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
@@ -72,19 +72,22 @@ def _room(settings: Settings) -> int:
     return room
 
 
-def _read_certificate(settings: Settings) -> ssl.SSLContext | None:
+def _read_certificate(settings: Settings) -> Certificate | None:
     if settings.certfile is None:
         if settings.keyfile is not None:
             raise SettingsError("keyfile needs a certfile", param="keyfile")
         return None
     try:
-        return tls_context(settings.certfile, settings.keyfile)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read {error.filename or settings.certfile}: {error.strerror}", param="certfile"
-        ) from None
-    except ValueError as error:
-        raise SettingsError(str(error), param="certfile") from None
+        return Certificate(settings.certfile, settings.keyfile)
+    except (OSError, ValueError) as error:
+        raise SettingsError(_what_is_wrong(error), param="certfile") from None
+
+
+def _what_is_wrong(error: OSError | ValueError) -> str:
+    """With a certificate, in a few words."""
+    if isinstance(error, OSError):
+        return f"cannot read {error.filename}: {error.strerror}"
+    return str(error)
 
 
 async def run_server(settings: Settings, model: Model, door: Door) -> bool:
@@ -96,14 +99,19 @@ async def run_server(settings: Settings, model: Model, door: Door) -> bool:
     Raises:
         ModelNotFound, ModelNotLoaded: The model cannot be served.
     """
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(signal.SIGHUP) as hangups,
+    ):
         weights = Clients(settings).weights
         async with ChatStream.open(settings, model=model, wait=False, weights=weights) as chat:
-            await _serve(chat, door, signals)
+            await _serve(chat, door, signals, hangups)
     return chat.abandoned
 
 
-async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> None:
+async def _serve(
+    chat: ChatStream, door: Door, signals: AsyncIterator[int], hangups: AsyncIterator[int]
+) -> None:
     settings = chat.settings
     limits = ServerLimits(
         max_connections=door.room,
@@ -119,12 +127,13 @@ async def _serve(chat: ChatStream, door: Door, signals: AsyncIterator[int]) -> N
             create_app(chat),
             door.sockets,
             limits,
-            tls=door.tls,
+            tls=door.certificate,
             shutdown_trigger=stop.wait,
         )
         urls: list[str] = await nursery.start(start)
         async with trio.open_nursery() as until_signal:
             until_signal.start_soon(_end_on_signal, chat, signals, until_signal.cancel_scope)
+            until_signal.start_soon(_read_again_on_hangup, door.certificate, hangups)
             try:
                 info = await chat.ready()
                 _keep_what_was_loaded()
@@ -175,6 +184,21 @@ async def _end_on_signal(
                 await chat.until_empty()
             nursery.cancel_scope.cancel()
     until_signal.cancel()
+
+
+async def _read_again_on_hangup(
+    certificate: Certificate | None, hangups: AsyncIterator[int]
+) -> None:
+    """A hangup ends nothing: it asks for what is in the files now, where there are any."""
+    async for _ in hangups:
+        if certificate is None:
+            continue
+        try:
+            await trio.to_thread.run_sync(certificate.read_again, abandon_on_cancel=True)
+        except (OSError, ValueError) as error:
+            _say(f"The old certificate stays: {_what_is_wrong(error)}")
+        else:
+            _say(f"Read {certificate.certfile} again")
 
 
 async def _cut_on_signal(chat: ChatStream, signals: AsyncIterator[int]) -> None:

@@ -28,7 +28,7 @@ from chatstream_trio.web.binding import bind
 from chatstream_trio.web.connection import MAX_UNREAD, WRITE_TIMEOUT, guarded
 from chatstream_trio.web.limits import ServerLimits
 from chatstream_trio.web.peer import Peer, secure
-from chatstream_trio.web.tls import tls_context
+from chatstream_trio.web.tls import Certificate, tls_context
 from chatstream_trio.web.wire import GONE, Wire, notice_silence, turn_away
 
 __all__ = ["ServerLimits", "bind", "open_connections", "serve", "tls_context"]
@@ -50,13 +50,14 @@ async def serve(
     sockets: Sequence[socket.socket],
     limits: ServerLimits | None = None,
     *,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | Certificate | None = None,
     shutdown_trigger: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI ``app`` on what :func:`bind` returned until ``shutdown_trigger()`` returns.
 
-    With ``tls`` (:func:`~chatstream_trio.web.tls.tls_context`), HTTPS is spoken on all of them.
+    With ``tls`` (:func:`~chatstream_trio.web.tls.tls_context`), HTTPS is spoken on all of them; a
+    :class:`~chatstream_trio.web.tls.Certificate` may be read again meanwhile.
     The sockets are closed in the end, whatever happens. ``task_status`` gets the URLs as soon as
     connections are accepted. Any number of servers may run in one process.
     """
@@ -77,10 +78,10 @@ class _Server:
     """The connections of one call of :func:`serve`, and what watches over them."""
 
     def __init__(
-        self, app: ASGIFramework, limits: ServerLimits, tls: ssl.SSLContext | None
+        self, app: ASGIFramework, limits: ServerLimits, tls: ssl.SSLContext | Certificate | None
     ) -> None:
         self.limits = limits
-        self.tls = tls
+        self._tls = tls
         self.config = _hypercorn_config(limits)
         self.app = wrap_app(guarded(app), self.config.wsgi_max_body_size, "asgi")
         self.context = WorkerContext(None)
@@ -88,6 +89,11 @@ class _Server:
         self.state = cast(LifespanState, state)
         self.live: set[Peer] = set()
         self.refused: set[Wire] = set()
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What a connection that begins now gets."""
+        return self._tls.context if isinstance(self._tls, Certificate) else self._tls
 
     async def run(
         self,
@@ -147,11 +153,12 @@ class _Server:
 
     async def _refuse(self, wire: Wire) -> None:
         """Say that there is no room, in so far as that can be said quickly."""
-        if self.tls is None:
+        tls = self.tls
+        if tls is None:
             await turn_away(wire, _REFUSAL, self.limits.linger_timeout)
             return
         with suppress(*GONE), trio.move_on_after(self.limits.linger_timeout):
-            stream = secure(wire, self.tls)
+            stream = secure(wire, tls)
             await stream.do_handshake()
             if stream.selected_alpn_protocol() != "h2":
                 await stream.send_all(_REFUSAL)

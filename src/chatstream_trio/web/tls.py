@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import trio
+from attrs import define, field
 
 from chatstream_trio.web.wire import GONE, Wire, turn_away
 
-__all__ = ["tls_context"]
+__all__ = ["Certificate", "tls_context"]
 
 _SPEAK_TLS = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
@@ -45,6 +46,31 @@ def tls_context(certfile: str | Path, keyfile: str | Path | None = None) -> ssl.
     except ssl.SSLError as error:
         raise ValueError(_complaint(error, certfile, keyfile)) from None
     return context
+
+
+@define
+class Certificate:
+    """A certificate and its key in files that may be replaced while a server runs.
+
+    Raises:
+        OSError, ValueError: As :func:`tls_context`.
+    """
+
+    certfile: str | Path
+    keyfile: str | Path | None = None
+    context: ssl.SSLContext = field(init=False)
+    """What new connections get; those that are open keep what they had."""
+
+    def __attrs_post_init__(self) -> None:
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Take what is in the files now. If they are no good, nothing changes.
+
+        Raises:
+            OSError, ValueError: As :func:`tls_context`.
+        """
+        self.context = tls_context(self.certfile, self.keyfile)
 
 
 def _no_password() -> str:
