@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Iterable
 
 import pytest
 import trio
@@ -598,3 +599,32 @@ def test_a_bad_request_names_the_field(make: object, param: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         make()  # type: ignore[operator]
     assert refusal.value.param == param
+
+
+async def test_a_stop_string_that_is_a_token_ends_the_answer(autojump_clock: MockClock) -> None:
+    """What the codec knows as a token is looked for among the tokens, not in the text alone."""
+
+    class Marks(WordCodec):
+        def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
+            return frozenset(token_id("two ") for stop in stops if stop == "<two>")
+
+    model = Model("scripted", Marks, lambda _: ScriptedRunner(pace=TURN))
+    async with (
+        ChatStream.open(Settings(), model=model, threaded=False) as chat,
+        chat.generate(ask("one two three", stop=["<two>"])) as generation,
+    ):
+        said = [event.text async for event in generation if isinstance(event, Text)]
+        assert said == ["one "]
+        assert generation.finish_reason is FinishReason.STOP
+
+
+async def test_a_token_that_the_model_lacks_is_the_requests_fault(
+    autojump_clock: MockClock,
+) -> None:
+    """A tokenizer may know more tokens than its model; a client's text can make them."""
+    async with open_house(vocab_size=1000) as chat:
+        with pytest.raises(InvalidRequest, match="lacks") as refused:
+            async with chat.generate(ask("one")):
+                pass
+        assert refused.value.param == "messages"
+        assert_empty(chat)

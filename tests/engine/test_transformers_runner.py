@@ -233,6 +233,8 @@ def _fail() -> None:
         Turn(decode=(Decode(0, 1, 1), Decode(1, 1, 1)), tables={0: (2,), 1: (2,)}),
         Turn(started=(Start(0, (1, 2), kept=1, source=4),)),
         Turn(started=(Start(0, (1, 2), said=2),)),
+        Turn(started=(Start(0, (1, 2), Sampling(logit_bias={VOCABULARY: 1.0})),)),
+        Turn(started=(Start(0, (1, 2), Sampling(logit_bias={-1: 1.0})),)),
     ],
 )
 def test_a_turn_that_breaks_the_contract_is_refused(llama: Runner, turn: Turn) -> None:
