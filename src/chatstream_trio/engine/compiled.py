@@ -62,7 +62,7 @@ _UNCHANGED = re.compile(
     r"^(\w+)-(\w+) r-\S+ \S+ \S+ \S+ +(/.*)\n(?:[A-Z].*\n)*?Anonymous: +0 kB$", re.MULTILINE
 )
 """A mapping of a file, as in Linux's ``smaps``, that is neither writable nor relocated."""
-_VERSION = 2
+_VERSION = 3
 """Of what is compiled, as far as this module decides it. Count up when that changes."""
 
 
@@ -176,7 +176,7 @@ def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
     _sweep(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=_BUILDING) as name:
         package = Path(name, "model.pt2")
-        with _quiet():
+        with _quiet(), torch.no_grad():  # or inductor neither freezes nor packs the weights
             exported = _export(model, logits)
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=_OPTIONS
