@@ -42,6 +42,7 @@ _HOMES = {
         "TooManyForKey",
         "TotalTimeout",
         "Unavailable",
+        "UnsupportedEncoding",
         "UnsupportedField",
     ),
     "events": (
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from chatstream_trio.errors import TooManyForKey as TooManyForKey
     from chatstream_trio.errors import TotalTimeout as TotalTimeout
     from chatstream_trio.errors import Unavailable as Unavailable
+    from chatstream_trio.errors import UnsupportedEncoding as UnsupportedEncoding
     from chatstream_trio.errors import UnsupportedField as UnsupportedField
     from chatstream_trio.events import Event as Event
     from chatstream_trio.events import Finished as Finished
@@ -186,6 +188,7 @@ __all__ = [
     "TooManyForKey",
     "TotalTimeout",
     "Unavailable",
+    "UnsupportedEncoding",
     "UnsupportedField",
     "Usage",
     "WordCodec",

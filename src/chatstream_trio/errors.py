@@ -40,6 +40,12 @@ class UnsupportedField(InvalidRequest):
     code = "unsupported_parameter"
 
 
+class UnsupportedEncoding(InvalidRequest):
+    """The body is packed in a way that this server cannot unpack."""
+
+    code = "unsupported_encoding"
+
+
 class ContextTooLong(InvalidRequest):
     """The prompt, or the prompt plus ``max_tokens``, exceeds the model's context."""
 

@@ -20,6 +20,7 @@ SERVER = "server_error"
 
 # The most special class comes first.
 _TABLE: tuple[tuple[type[errors.ChatStreamError], int, str], ...] = (
+    (errors.UnsupportedEncoding, 415, INVALID),
     (errors.InvalidRequest, 400, INVALID),
     (errors.NotAuthenticated, 401, "authentication_error"),
     (errors.HostNotAllowed, 403, "permission_error"),
@@ -93,6 +94,8 @@ def _headers(error: Exception) -> dict[str, str]:
     match error:
         case errors.NotAuthenticated():
             return {"WWW-Authenticate": "Bearer"}
+        case errors.UnsupportedEncoding():
+            return {"Accept-Encoding": "gzip, deflate"}
         case errors.QueueFull():
             return {"Retry-After": str(min(3600, max(1, math.ceil(error.retry_after))))}
         case errors.Unavailable():
