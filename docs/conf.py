@@ -42,3 +42,5 @@ nitpick_ignore_regex = [
     ("py:attr", r"ScriptedRunner\.faults"),
     ("py:func", r"chatstream_trio\.web\.current\.set_chat"),
 ]
+
+nitpick_ignore = [("py:class", "chatstream_trio.service.T")]

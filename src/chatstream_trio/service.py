@@ -179,8 +179,12 @@ class ChatStream:
         self._codec = await self._side.run(self._model.load_codec, size=0)
 
     async def aside(self, work: Callable[[], T], *, size: int) -> T:
-        """Do what takes a while and changes nothing in a thread of the side: see
-        :meth:`.SideThreads.run`."""
+        """Do what takes a while and changes nothing in a thread of the side.
+
+        Args:
+            work: What is to be done.
+            size: How much that is, about, in bytes: what is large has a thread of its own.
+        """
         return await self._side.run(work, size=size)
 
     def _load_runner(self) -> Runner:
