@@ -1,11 +1,14 @@
 """The body of a request: bounded in time, size and memory, and asked for only if it is wanted."""
 
+import json
+
 import pytest
 import trio
 import trio.testing
+from served import chat_body, open_house
 from transport_app import MOST, App
 
-from chatstream_trio.web import body_reader
+from chatstream_trio.web import body_reader, connection
 from chatstream_trio.web.server import open_connections
 
 pytestmark = pytest.mark.trio
@@ -147,3 +150,40 @@ async def test_quarts_own_limit_is_respected(serving):
         for length, status in ((2 * MOST, 200), (2 * MOST + 1, 413)):
             await client.send(post("/post", length=length) + b"x" * length)
             assert (await client.response()).status == status
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("X-Stream-Id: a b", 400),
+        ("X-Timeout-Total: soon", 400),
+        ("Origin: http://evil.example", 403),
+        ("Content-Encoding: zz", 415),
+    ],
+)
+async def test_what_is_refused_by_its_headers_keeps_the_connection(header, status, chunked):
+    """The body comes behind the headers: it is waited for, or the connection would be closed
+    without a word, and with it the client's next request, which had nothing wrong."""
+    body = json.dumps(chat_body(max_tokens=1)).encode()
+    whole = chunk(body) + b"0\r\n\r\n" if chunked else body
+    where, length = "/v1/chat/completions", None if chunked else len(body)
+    async with open_house(pace=0) as house:
+        client = await house.served.connect()
+        for _ in range(3):
+            await client.send(post(where, header, length=length))
+            await trio.testing.wait_all_tasks_blocked(0.01)  # by now it is known to be refused
+            await client.send(whole)
+            assert (await client.response()).status == status
+        await client.send(post(where, length=length) + whole)
+        assert (await client.response()).status == 200
+
+
+async def test_a_body_that_never_comes_delays_no_refusal_for_long(monkeypatch):
+    """The answer comes all the same, and holds nothing meanwhile."""
+    monkeypatch.setattr(connection, "_REST_SECONDS", 0.1)
+    async with open_house() as house:
+        client = await house.served.connect()
+        await client.send(post("/v1/chat/completions", "X-Stream-Id: a b", length=100))
+        assert (await client.response()).status == 400
+        await house.until(active=0, waiting=0)

@@ -13,9 +13,11 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import trio
+from attrs import define, field
 from hypercorn.typing import (
     ASGIFramework,
     ASGIReceiveCallable,
+    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
     HTTPScope,
@@ -41,6 +43,8 @@ _FINISH_GRACE = 1.0
 # Over HTTP/2 a long message is emitted in pieces, each with a deadline of its own: a slow reader
 # lives, one that has stopped does not.
 _PIECE = 2**15
+# For the rest of a body whose request was refused before it had come.
+_REST_SECONDS = 1.0
 # A handler that reads a body of the largest size finds up to this much more to be waiting.
 _UNREAD_SLACK = 2**18
 
@@ -146,7 +150,7 @@ def guarded(app: ASGIFramework) -> ASGIFramework:
 
     The path of a request always is one, or ``*``: some targets make Quart stumble. Sending is a
     checkpoint for a websocket, too: Hypercorn ignores what is sent to one that is closed, and does
-    so without a checkpoint.
+    so without a checkpoint. A refusal waits a moment for a body that is on its way.
     """
 
     async def serve(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -157,9 +161,55 @@ def guarded(app: ASGIFramework) -> ASGIFramework:
         if scope["type"] in ("http", "websocket"):
             where = cast(HTTPScope, scope)
             where["path"] = _path_in(where["path"])
-        await app(scope, receive, emit if scope["type"] == "websocket" else send)
+        if scope["type"] == "http" and _Rest.matters(scope):
+            rest = _Rest(receive, send)
+            await app(scope, rest.receive, rest.send)
+        else:
+            await app(scope, receive, emit if scope["type"] == "websocket" else send)
 
     return serve
+
+
+@define
+class _Rest:
+    """What is still to come of a body when its request is refused by what its headers say.
+
+    Over HTTP/1 Hypercorn closes a connection whose body has not come, without saying so: the
+    client's next request, which has nothing wrong, would be lost.
+    """
+
+    _receive: ASGIReceiveCallable
+    _send: ASGISendCallable
+    _came: trio.Event = field(factory=trio.Event)
+    _read: bool = False
+    """Whether somebody reads it, in a task of its own: then it need only be waited for."""
+
+    @staticmethod
+    def matters(scope: HTTPScope) -> bool:
+        """Not for HTTP/2, where streams end by themselves, nor for a body that is too large, or
+        that waits to be asked for."""
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        most = (cast(dict[str, Any], scope).get("state") or {}).get(MAX_UNREAD, inf)
+        length = int(headers.get(b"content-length", b"0"))
+        return scope["http_version"] != "2" and b"expect" not in headers and length <= most
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Receive, and note the end of the body, or of the client."""
+        self._read = True
+        message = await self._receive()
+        if message["type"] != "http.request" or not message["more_body"]:
+            self._came.set()
+        return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a refusal only once the body has come, if that does not take long."""
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            with trio.move_on_after(_REST_SECONDS):
+                if self._read:
+                    await self._came.wait()
+                while not self._came.is_set():
+                    await self.receive()
+        await self._send(message)
 
 
 def _path_in(target: str) -> str:
