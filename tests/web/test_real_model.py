@@ -145,7 +145,9 @@ async def test_templates_that_refuse_and_templates_that_are_not_there(tmp_path: 
 async def test_a_storm_of_hang_ups_leaves_nothing(folder: Path) -> None:
     """Law 9: waiting, prefilling, decoding, streaming and not, FIN and RST, and cancel by id."""
     chance = random.Random(3)
-    async with serve_chat(Settings(model=str(folder), **SETTINGS), None) as house:
+    settings = Settings(model=str(folder), **SETTINGS)
+    # What the client that watches keeps in its pool ends soon, too.
+    async with serve_chat(settings, None, keep_alive_timeout=1) as house:
         expected = (await house.ask("calm", temperature=0, max_tokens=20)).json()
         before = await house.until(active=0)
         threads = threading.active_count()
