@@ -173,6 +173,14 @@ async def test_an_odd_target_is_a_server_error():
         assert (await client.response()).status == 500
 
 
+async def test_an_odd_host_is_a_server_error():
+    """``RequestConnection.handle_request``: else a Host that is no host is a 500."""
+    async with stock(StockApp()) as server:
+        client = await server.connect()
+        await client.send(b"GET /plain HTTP/1.1\r\nHost: a..b\r\n\r\n")
+        assert (await client.response()).status == 500
+
+
 async def test_head_runs_the_whole_body(until):
     """``RequestConnection.handle_request``: else HEAD on a stream produces it for nobody."""
     app = StockApp()
