@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import (
     Tokenizer,
@@ -122,6 +122,7 @@ def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 @settings(max_examples=60, deadline=None)
 def test_ordinary_text_is_encoded_as_it_always_is(kind: str, text: str) -> None:
     """Law 7: the very ids of the template's text, whatever was saved in the tokenizer."""
+    assume(not any(mark in text for mark in SPECIAL))
     rendered = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant"
     assert list(CODECS[kind].read(user(text)).tokens) == plain_ids(KINDS[kind], rendered)
 
