@@ -104,8 +104,8 @@ class Settings:
     """Compute threads of a model on the CPU. Default: chosen from the cores at hand."""
 
     compile: bool = False
-    """Compile a model on the CPU for this machine: turns are then about 1.7 times as fast. It needs
-    a C++ compiler, and takes some minutes the first time."""
+    """Compile a model on the CPU for this machine, and serve it so if its turns are faster then:
+    both ways are measured, once. It needs a C++ compiler, and takes some minutes the first time."""
 
     quantize: str | None = field(default=None, validator=optional(_one_of("int8", "int4")))
     """Keep the weights of a model on the CPU in fewer bits, int8 or int4: less memory, and faster

@@ -14,18 +14,26 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Stream, run_streams
-from needs import needs_compiler
+from needs import let_compiled_win, needs_compiler
 from test_transformers_runner import generate
 from tiny_models import VOCABULARY, tiny
 
-from chatstream_trio.engine import compiled, devices, making
+from chatstream_trio.engine import compiled, devices, making, pace
+from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.making import load_runner, make_runner
+from chatstream_trio.engine.pace import Pace
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 
 NAME = "llama-gqa-tied"
+
+
+@pytest.fixture(autouse=True)
+def race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of what is tested here is the compiled form."""
+    let_compiled_win(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,7 @@ def test_greedy_text_is_that_of_generate(folder: Path) -> None:
         for i, prompt in enumerate(prompts)
     ]
     assert run_streams(runner, *company) == expected
-    assert "float32, compiled" in " ".join(runner.info.notes)
+    assert "float32, compiled (1.5 times as fast as not)" in " ".join(runner.info.notes)
 
 
 @needs_compiler
@@ -80,6 +88,28 @@ def test_a_model_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
     runner = make_runner(tiny(NAME), model_id="tiny", rows=3, threads=1, compiled=folder)
     assert len(run_streams(runner, Stream((1, 2, 3), tokens=4))[0]) == 4
     assert [place.name for place in folder.iterdir()] == [compiled.digest(tiny(NAME))]
+
+
+@needs_compiler
+def test_the_faster_form_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packed weights are faster they are served, and say what generate() says; it is measured
+    once, and then what was compiled is not even loaded."""
+    ran: list[list[object]] = []
+
+    def measure(rivals: list[object], rows: int) -> list[Pace]:
+        ran.append([rival([Piece(0, 9, (1,))]) for rival in rivals])  # type: ignore[operator]
+        assert rows == 3
+        return [Pace(1.2, 1), Pace(1, 1)]
+
+    monkeypatch.setattr(pace, "measure", measure)
+    expected = generate(tiny(NAME), (1, 2, 3), 20)
+    for _ in range(2):
+        runner = make_runner(tiny(NAME), model_id="tiny", rows=3, threads=1, compiled=tmp_path)
+        assert run_streams(runner, Stream((1, 2, 3), tokens=20)) == [expected]
+        assert "float32, not compiled, which would be 0.91 times as" in " ".join(runner.info.notes)
+        monkeypatch.setattr(compiled, "_load", None)  # calling it would raise
+    (logits,) = ran
+    torch.testing.assert_close(logits[0], logits[1])
 
 
 @needs_compiler

@@ -24,7 +24,7 @@ from chatstream_trio.engine import (
     sampling,
     transformers_runner,
 )
-from chatstream_trio.engine.forward import ForwardPass
+from chatstream_trio.engine.forward import Eager, ForwardPass
 from chatstream_trio.engine.kv import KvPool
 from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import (
@@ -62,7 +62,7 @@ def on_meta(name: str, *, block_size: int | None) -> TransformersRunner:
     """A runner of four rows, without what is asked of a model while it is loaded."""
     model = tiny(name).to(META, torch.bfloat16)
     model.set_attn_implementation(attention.NAME)
-    forward = ForwardPass(model)
+    forward = ForwardPass(Eager(model), META)
     layers, _ = forward.probe()
     size = block_size or 128
     blocks = 4 * 128 // size

@@ -37,6 +37,22 @@ def test_only_plain_layers_are_packed() -> None:
     assert linears.pack_linears(nn.Sequential(Other(4, 4), hooked, half, nn.ReLU())) == 0
 
 
+def test_layers_can_be_put_back() -> None:
+    """Also those of modules inside, and when something goes wrong in between."""
+    model = tiny("llama")
+    before = dict(model.named_modules())
+
+    def replace() -> None:
+        with linears.restored(model):
+            assert linears.pack_linears(model) > 0
+            assert dict(model.named_modules()) != before
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        replace()
+    assert dict(model.named_modules()) == before
+
+
 def test_without_the_operator_everything_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A torch that lacks it, or has it with other arguments, runs plain layers."""
 

@@ -6,7 +6,8 @@ layers get kernels made for their shapes. The model itself is untouched: ``torch
 once, with attention as one opaque operator, so that the KV pool stays what it is.
 
 Compiling takes a minute or more. The result is kept in a folder whose name is a digest of all that
-it depends on, the weights included, and is loaded in about a second the next time.
+it depends on, the weights included, and is loaded in about a second the next time. Beside it lies
+how fast it was here, against packed weights: where those are faster, they are what is served.
 
 This module does not know turns, settings or what a model is good for.
 """
@@ -38,7 +39,7 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import LayerCall, active, attend
 from chatstream_trio.engine.given import Given, Shape
-from chatstream_trio.engine.linears import replace_linears
+from chatstream_trio.engine.linears import replace_linears, restored
 from chatstream_trio.engine.loading import one_line
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,8 @@ class CompiledForward:
         return logits[: len(given.wanted)]
 
 
-def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> CompiledForward:
-    """Compile a forward pass, or load what was compiled earlier.
+def build(model: PreTrainedModel, logits: Logits, folder: Path) -> Path:
+    """Compile a forward pass, unless that was done earlier. The model is left as it is.
 
     Threads: the number that torch has now is built in.
 
@@ -131,6 +132,9 @@ def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> Com
         model: The model, on the CPU, with our attention.
         logits: Its forward pass over packed tokens.
         folder: Where compiled models are kept.
+
+    Returns:
+        The place of this one, for :func:`load`.
 
     Raises:
         CannotCompile: No C++ compiler, for example, or an operation that cannot be traced.
@@ -142,6 +146,15 @@ def compile_forward(model: PreTrainedModel, logits: Logits, folder: Path) -> Com
             _build(model, logits, place)
         except Exception as error:  # whatever tracing, inductor and the C++ compiler may raise
             raise CannotCompile(one_line(error)) from error
+    return place
+
+
+def load(place: Path) -> CompiledForward:
+    """Load what was built.
+
+    Raises:
+        CannotCompile: It is damaged.
+    """
     try:
         return CompiledForward(_load(place))
     except Exception as error:
@@ -176,7 +189,8 @@ def _build(model: PreTrainedModel, logits: Logits, place: Path) -> None:
     _sweep(place.parent)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=_BUILDING) as name:
         package = Path(name, "model.pt2")
-        with _quiet(), torch.no_grad():  # or inductor neither freezes nor packs the weights
+        # With gradients, inductor would neither freeze nor pack the weights.
+        with _quiet(), torch.no_grad(), restored(model):
             exported = _export(model, logits)
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=_OPTIONS
@@ -239,7 +253,7 @@ class _Whole(nn.Module):  # type: ignore[misc]
 
 
 def _export(model: PreTrainedModel, logits: Logits) -> torch.export.ExportedProgram:
-    """Trace the model, which is of no other use afterwards."""
+    """Trace the model, whose layers are other ones afterwards."""
     replace_linears(model, _Transposed)
     model.requires_grad_(False)
     ids = torch.zeros((1, _ROWS), dtype=torch.int64)

@@ -6,23 +6,24 @@ It knows how to call a model. It does not know turns, sampling or loading.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from chatstream_trio.engine.attention import Probe, active
 from chatstream_trio.engine.batches import Piece
-from chatstream_trio.engine.compiled import CompiledForward, compile_forward
 from chatstream_trio.engine.given import Given, Outputs, Shape
 from chatstream_trio.engine.graphs import DecodeGraphs
 from chatstream_trio.engine.kv import KvPool, LayerShape
 from chatstream_trio.engine.packing import Packed, pack
 from chatstream_trio.engine.paged import Kernel
 
+Call = Callable[[Given], torch.Tensor]
+"""What is given to a model, to the logits ``[n, vocabulary]`` of the tokens that are wanted."""
 
-class _Model:
+
+class Eager:
     """A model as transformers runs it, so that only wanted tokens go through its output layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -44,7 +45,7 @@ class _Model:
 
 
 class ForwardPass:
-    """Calls the model, as transformers runs it or compiled."""
+    """Calls the model, in whatever form it is given."""
 
     kernel: Kernel | None = None
     """For attention over pages; without it they are gathered."""
@@ -54,29 +55,17 @@ class ForwardPass:
     """Of every pass. What a token's numbers are then depends on what is before it in its own
     stream, and on nothing else, to the last bit."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.device = model.get_input_embeddings().weight.device
-        self._call: _Model | CompiledForward = _Model(model)
+    def __init__(self, call: Call, device: torch.device) -> None:
+        self.device = device
+        self.call = call
 
     def probe(self) -> tuple[dict[int, LayerShape], int]:
         """The layers' shapes, and the width of the logits, from one token."""
         probe = Probe()
         zero = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
         with torch.inference_mode():
-            logits = self._call(Given(probe, zero, zero, zero[0]))
+            logits = self.call(Given(probe, zero, zero, zero[0]))
         return probe.layers, logits.shape[-1]
-
-    def compile(self, folder: Path) -> None:
-        """Compile the model, once for this machine, and let go of it as it was.
-
-        Args:
-            folder: Where compiled models are kept.
-
-        Raises:
-            CannotCompile: The message says why.
-        """
-        if isinstance(self._call, _Model):
-            self._call = compile_forward(self._call.model, self._call.logits, folder)
 
     def turn(self, pool: KvPool, pieces: Sequence[Piece]) -> Outputs:
         """Run what the streams bring; ``pool`` gets their keys and values."""
@@ -103,7 +92,7 @@ class ForwardPass:
             if given.size != self.shape:
                 raise ValueError(f"a turn of {given.size} is larger than {self.shape}")
         with torch.inference_mode():
-            return self._call(given)[: len(packed.wanted)]
+            return self.call(given)[: len(packed.wanted)]
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
         """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""

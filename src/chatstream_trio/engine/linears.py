@@ -12,7 +12,8 @@ weight that is also the embedding is kept beside its other form).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +78,21 @@ def replace_linears(model: nn.Module, make: Make) -> int:
                 setattr(parent, name, made)
                 count += 1
     return count
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Afterwards every layer of ``model`` is the one that it was, whatever was put in its place."""
+    layers = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+    ]
+    try:
+        yield
+    finally:
+        for parent, name, child in layers:
+            setattr(parent, name, child)
 
 
 def _remade(layer: nn.Module, make: Make) -> nn.Module | None:

@@ -16,18 +16,19 @@ from transformers import PreTrainedModel
 from chatstream_trio.engine import (
     attention,
     checkpoint,
+    compiled,
     devices,
     graphs,
     linears,
     loading,
+    pace,
     quantized,
     support,
 )
 from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.capacity import PAGE, Capacity, Wish, cut
-from chatstream_trio.engine.compiled import CannotCompile
-from chatstream_trio.engine.forward import ForwardPass
+from chatstream_trio.engine.forward import Eager, ForwardPass
 from chatstream_trio.engine.given import Shape
 from chatstream_trio.engine.kv import KvPool, LayerShape, bytes_per_token
 from chatstream_trio.engine.packing import STEP
@@ -216,28 +217,25 @@ def _prepare(
     model.set_attn_implementation("eager")
     reference = support.reference_logits(model, vocab_size)
     model.set_attn_implementation(attention.NAME)
-    forward = ForwardPass(model)
+    eager = Eager(model)
+    forward = ForwardPass(eager, device)
     layers, width = forward.probe()
     vocab_size = min(vocab_size, width)
     paged = wish.block_size is not None
-    trial = _Trial.of(forward, layers, pages=4 if paged else None)
     how = [kind] if (kind := quantized.describe(model)) else []
     if compiled is None and linears.pack_linears(model):
         how.append("packed weights")
     if settle and device.type == "cpu":
-        ones = [Piece(row, 9, (row,)) for row in range(2)]
+        trial, ones = _Trial.of(forward, layers), [Piece(row, 9, (row,)) for row in range(2)]
         devices.settle_threads(lambda: trial(ones))
     if compiled is not None:
-        how.append("compiled")
-        try:
-            forward.compile(compiled)
-        except CannotCompile as error:
-            message = f"{name} cannot be compiled here: {error}"
-            raise SettingsError(message, param="compile") from error
+        forward, *told = _choose(eager, forward, layers, wish.rows, compiled)
+        how += told
+    trial = _Trial.of(forward, layers, pages=4 if paged else None)
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
     support.check_layers(model.config, layers, capacity.max_model_len)
     support.self_test(trial, reference, vocab_size, name, model.dtype)
-    if compiled is None:
+    if forward.call is eager:
         loading.let_go_of_files(model)
     if capacity.paged:
         forward.kernel = support.find_kernel(layers, capacity.block_size, device)
@@ -252,26 +250,65 @@ def _prepare(
     return _Ready(forward, layers, capacity, vocab_size, how)
 
 
+def _choose(
+    eager: Eager, forward: ForwardPass, layers: dict[int, LayerShape], rows: int, folder: Path
+) -> tuple[ForwardPass, str]:
+    """Compile the model, and take it compiled or with packed weights, whichever is faster here.
+
+    It is measured once, when both are in memory anyway, and kept beside what was compiled.
+
+    Returns:
+        The forward pass, and what the operator is told.
+    """
+    model = eager.model
+    try:
+        place = compiled.build(model, eager.logits, folder)
+        race = pace.Race.kept(place)
+        if race is None:
+            quick = ForwardPass(compiled.load(place), forward.device)
+            rivals = [_Trial.of(form, layers, rows=rows) for form in (quick, forward)]
+            with linears.restored(model):
+                linears.pack_linears(model)
+                race = pace.Race(*pace.measure(rivals, rows))
+            race.keep(place)
+            del quick, rivals  # else it would be there twice
+        if race.gain >= 1:
+            return ForwardPass(compiled.load(place), forward.device), race.note
+    except compiled.CannotCompile as error:
+        message = f"{model.config.model_type} cannot be compiled here: {error}"
+        raise SettingsError(message, param="compile") from error
+    linears.pack_linears(model)
+    return forward, race.note
+
+
 @frozen
 class _Trial:
-    """A little memory for two streams, to see what a forward pass gives."""
+    """A little memory for some streams, to see what a forward pass gives."""
 
     forward: ForwardPass
     pool: KvPool
+    rows: int
 
     @classmethod
-    def of(cls, forward: ForwardPass, layers: dict[int, LayerShape], pages: int | None) -> _Trial:
+    def of(
+        cls,
+        forward: ForwardPass,
+        layers: dict[int, LayerShape],
+        *,
+        rows: int = 2,
+        pages: int | None = None,
+    ) -> _Trial:
         """128 tokens for each; ``pages`` is what a page has room for, if there are any."""
         size = pages or _TRIAL
-        blocks = 2 * -(-_TRIAL // size)
+        blocks = rows * -(-_TRIAL // size)
         paged, device = pages is not None, forward.device
         pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=device)
-        return cls(forward, pool)
+        return cls(forward, pool, rows)
 
     def __call__(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """The logits behind each piece. Rows are 0 and 1, and have every other block."""
+        """The logits behind each piece. The blocks are dealt to the rows in turns."""
         blocks = range(self.pool.blocks)
-        placed = [evolve(piece, table=tuple(blocks[piece.row :: 2])) for piece in pieces]
+        placed = [evolve(piece, table=tuple(blocks[piece.row :: self.rows])) for piece in pieces]
         return self.forward.run_pieces(self.pool, placed)
 
 
