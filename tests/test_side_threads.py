@@ -16,6 +16,17 @@ from chatstream_trio.pauses import PausingList, with_pauses
 from chatstream_trio.side_threads import LARGE, SideThreads
 
 
+class Clock:
+    """The thread's own time, which work moves and sleep does not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.worked = 0.0
+        self.slept: list[float] = []
+        monkeypatch.setattr(pauses.time, "thread_time", lambda: self.worked)
+        monkeypatch.setattr(pauses.time, "sleep", lambda it: self.slept.append(round(it, 6)))
+        monkeypatch.setattr(pauses, "_rested", pauses._Rested())
+
+
 async def test_what_is_short_does_not_wait_behind_what_is_large() -> None:
     """Large work is done one at a time; a short one begins meanwhile."""
     threads, gate = SideThreads(), threading.Event()
@@ -59,18 +70,25 @@ def test_long_work_pauses_as_long_as_it_worked(
     walk: Callable[[Iterable[int]], Iterable[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that each item moves: 1 ms of work an item is a pause after every third."""
-    now, slept = 0.0, []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-        slept.append(round(seconds, 6))
-
-    monkeypatch.setattr(pauses.time, "perf_counter", lambda: now)
-    monkeypatch.setattr(pauses.time, "sleep", sleep)
+    clock = Clock(monkeypatch)
     for _ in walk(range(10)):
-        now += 0.001
-    assert slept == [0.003, 0.003, 0.003]
+        clock.worked += 0.001
+    assert clock.slept == [0.003, 0.003, 0.003]
+
+
+def test_pauses_are_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Walks within walks pause together as long as they worked, and not for one another's pauses,
+    which would double with every one: 10,000 messages waited for ever."""
+    clock = Clock(monkeypatch)
+
+    def work(item: int) -> int:
+        clock.worked += 0.001
+        return item
+
+    walk = PausingList(work(item) for item in with_pauses(range(100)))
+    for _ in with_pauses(with_pauses(PausingList(work(item) for item in with_pauses(walk)))):
+        clock.worked += 0.001
+    assert 0.29 <= sum(clock.slept) <= 0.3
 
 
 @given(st.lists(st.integers()), st.integers(-3, 3), st.integers(-3, 3))

@@ -22,6 +22,7 @@ pytest.importorskip("transformers")
 from transformers import PreTrainedTokenizerFast
 
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded
+from chatstream_trio.pauses import PausingList
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
 
@@ -125,6 +126,13 @@ def test_ordinary_text_is_encoded_as_it_always_is(kind: str, text: str) -> None:
     assume(not any(mark in text for mark in SPECIAL))
     rendered = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant"
     assert list(CODECS[kind].read(user(text)).tokens) == plain_ids(KINDS[kind], rendered)
+
+
+def test_a_long_conversation_is_read() -> None:
+    """As the service gives it, in a list whose walks pause, within others that do."""
+    messages = PausingList(5_000 * [*user("hi"), {"role": "assistant", "content": "席"}])
+    with pytest.raises(ContextTooLong, match="the prompt has"):
+        CODECS["byte level"].read(messages, 100)
 
 
 PIECES = [*SPECIAL, "a", " ", "seat", "<|im_", "end|>", "\n", "user", "<", "<|im_end", "席"]

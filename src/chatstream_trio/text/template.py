@@ -114,8 +114,13 @@ class ChatTemplate:
     def _first_left_out(self, roles: tuple[str, ...]) -> int | None:
         said = [f"message{index}here" for index in range(len(roles))]
         trial = [{"role": role, "content": word} for role, word in zip(roles, said, strict=True)]
-        text = self._render(trial)
-        return next((i for i, word in with_pauses(enumerate(said)) if word not in text), None)
+        text, at = self._render(trial), 0
+        for index, word in with_pauses(enumerate(said)):
+            found = text.find(word, at)  # they come in order, in most templates
+            at = found if found >= 0 else text.find(word)
+            if at < 0:
+                return index
+        return None
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         given = PausingList(self._formed(message) for message in with_pauses(messages))
