@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import peers as command
 from benchmarks.peers_suite import rounds
 from benchmarks.peers_suite.rounds import Load, play, summary, table
-from benchmarks.peers_suite.servers import Peer, PeerFailedError, running
+from benchmarks.peers_suite.servers import Peer, PeerFailedError, file_name, running
 
 GUARD = 60.0
 STUB = """
@@ -123,3 +123,13 @@ def test_a_peer_that_is_missing_is_left_out_with_a_line(tmp_path: Path) -> None:
         "ChatStream 0.3.0",
         "llama-server",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["ours --cache-dir /a/b", "../../etc", "a\nb", "席", "x" * 400, "c:\\d", ""]
+)
+def test_a_peers_log_has_a_name_that_is_one_part_of_a_path(name: str, tmp_path: Path) -> None:
+    """Flags may hold paths: a log can be opened whatever they are, in the folder of the logs."""
+    log = tmp_path / f"{file_name(name)}.log"
+    log.touch()
+    assert list(tmp_path.iterdir()) == [log]
