@@ -19,6 +19,7 @@ NEEDS_TORCH = (
     "engine/test_linears.py",
     "engine/test_loading.py",
     "engine/test_out_of_memory.py",
+    "engine/test_pace.py",
     "engine/test_paged.py",
     "engine/test_sampling.py",
     "engine/test_transformers_runner.py",

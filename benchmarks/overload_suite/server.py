@@ -31,7 +31,7 @@ SETTLE_LOOKS = 200
 NO_ANSWER = "no answer"
 IDLE_THREAD = "Trio thread "
 _LOOK_FAILED = (OSError, ConnectionEndedError, trio.TooSlowError)
-_EXPECTED_WORDS = re.compile(r"^Draining \d+ requests")
+_EXPECTED_WORDS = re.compile(r"^Draining \d+ requests|^INFO ")
 
 
 class ServerEndedError(Exception):
@@ -74,7 +74,7 @@ class Server:
 
     @property
     def unexpected(self) -> list[str]:
-        """What it said since it listened, besides that it drains: warnings, tracebacks."""
+        """What it said since it listened, besides news: warnings, tracebacks."""
         lines = "".join(self.said).partition("Listening on ")[2].splitlines()[1:]
         return [line for line in lines if line.strip() and not _EXPECTED_WORDS.match(line)]
 
