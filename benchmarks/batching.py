@@ -24,10 +24,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from chatstream_trio.engine.linears import has_bfloat16_instructions
-from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
-from chatstream_trio.engine.transformers_runner import TransformersRunner
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.load.linears import has_bfloat16_instructions
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 STREAMS = 8
 

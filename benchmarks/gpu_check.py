@@ -27,9 +27,9 @@ import torch
 from attrs import frozen
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
-from chatstream_trio.engine.transformers_runner import TransformersRunner
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 PROMPT = 64
 """Tokens of each prompt."""

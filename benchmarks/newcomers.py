@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from benchmarks.batching import smollm_shape
 
-from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
+from chatstream_trio.torch_runner.load.build import make_runner
 
 CHUNK = 256
 CONVERSATION, NEWS, LONG, RUNNING = 1500, 20, 2000, 7

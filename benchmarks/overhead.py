@@ -29,11 +29,11 @@ from benchmarks.overload_suite.server import running
 from chatstream_trio import demo
 from chatstream_trio.bench.client import chat_request
 from chatstream_trio.bench.http import Address
-from chatstream_trio.engine.making import load_runner
 from chatstream_trio.engine.runner import Runner, Sampling
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
 from chatstream_trio.settings import Settings
+from chatstream_trio.torch_runner.load.build import load_runner
 
 LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0

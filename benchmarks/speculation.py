@@ -17,12 +17,12 @@ import time
 from drive import run_turns
 
 from chatstream_trio import demo
-from chatstream_trio.engine.making import load_runner
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
+from chatstream_trio.torch_runner.load.build import load_runner
 
 QUESTIONS = ("What is a seat?", "What is the waiting room?", "What happens on SIGTERM?")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from chatstream_trio.admission import Admission, Ticket, TicketState
+from chatstream_trio.admission.admission import Admission, Ticket, TicketState
 from chatstream_trio.errors import QueueFull, TooManyForKey
 
 

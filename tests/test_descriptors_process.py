@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatstream_trio.web.accepting import PAUSE, Acceptor
+from chatstream_trio.web.transport.accepting import PAUSE, Acceptor
 from test_process import COMMAND, GUARD, Server
 
 LIMITED = "at most {} connections"

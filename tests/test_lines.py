@@ -9,7 +9,7 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream_trio.lines import Lines
+from chatstream_trio.admission.lines import Lines
 
 
 @define(eq=False)

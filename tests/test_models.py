@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from chatstream_trio.engine.source import folder_of
 from chatstream_trio.errors import ModelNotFound
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
+from chatstream_trio.torch_runner.load.source import folder_of
 
 
 @pytest.fixture(autouse=True)

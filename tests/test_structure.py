@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,66 @@ import pytest
 import chatstream_trio
 
 PACKAGE = Path(chatstream_trio.__file__).parent
+
+LINES = {
+    # who: what of the house it may import | which libraries
+    "errors.py": "",
+    "events.py": "| attrs",
+    "pauses.py": "",
+    "side_threads.py": "| attrs trio",
+    "progress.py": "| rich",
+    "demo": "",
+    "text": "errors pauses | attrs tokenizers",
+    "admission": "errors | attrs trio",
+    "engine": "errors | attrs",
+    "engine/engine.py": "engine errors | attrs trio",
+    "torch_runner/kv.py": "| attrs torch",
+    "torch_runner/batches.py": "torch_runner/kv | attrs torch",
+    "torch_runner/attention": "errors torch_runner/batches torch_runner/kv"
+    " | attrs torch transformers",
+    "torch_runner": "engine errors torch_runner/attention torch_runner/batches torch_runner/kv"
+    " | attrs torch transformers",
+    "torch_runner/load/source.py": "errors",
+    "torch_runner/load/pace.py": "torch_runner/batches | attrs",
+    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/batches"
+    " torch_runner/kv torch_runner/load/pace torch_runner/load/source | attrs torch transformers",
+    "request.py": "engine errors | attrs",
+    "settings.py": "engine errors request | attrs",
+    "generation": "admission engine engine/engine errors events request text | attrs trio",
+    "models.py": "demo engine errors settings text torch_runner torch_runner/load"
+    " torch_runner/load/source | attrs transformers",
+    "keeper.py": "engine/engine errors | trio",
+    "service.py": "admission engine engine/engine errors generation keeper models pauses progress"
+    " request settings side_threads text | attrs trio",
+    "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
+    "web": "errors generation pauses service settings web/transport"
+    " | attrs hypercorn msgspec quart trio werkzeug",
+    "web/openai": "errors events generation pauses request service web web/transport"
+    " | attrs msgspec quart trio werkzeug",
+    "web/app.py": "service settings web web/openai web/transport | quart_trio trio werkzeug",
+    "serving.py": "engine errors models service settings web web/app web/transport | attrs trio",
+    "bench": "errors settings | attrs matplotlib msgspec rich trio",
+    "console.py": "bench errors | attrs httpx rich",
+    "cli.py": "bench console errors models serving settings web | cyclopts trio",
+    "__main__.py": "cli",
+}
+"""From the ground up: who stands higher may know who stands lower. A file has its own line or its
+folder's, so that a new one is held to what its folder promises."""
+
+MOST_FILES = 15
+MOST_LINES = {"function": 60, "class": 200, "file": 300}
+OWED = {
+    "class engine/turns.py:Turns",
+    "class generation/generation.py:Generation",
+    "class service.py:ChatStream",
+    "file engine/engine.py",
+    "file generation/generation.py",
+    "file service.py",
+    "file torch_runner/load/build.py",
+    "file torch_runner/load/compiled.py",
+    "function torch_runner/load/build.py:load_runner",
+}
+"""What is larger, and is to be cut."""
 
 
 def imports(path: Path, *, lazy: bool = True) -> set[str]:
@@ -29,84 +91,119 @@ def imports(path: Path, *, lazy: bool = True) -> set[str]:
     return found
 
 
-def files(where: str) -> list[Path]:
-    """The Python files at a place of the package."""
-    path = PACKAGE / where
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+def modules() -> dict[str, Path]:
+    """Every module by its place, such as ``web/app.py``; the package's own face has a test of its
+    own."""
+    paths = PACKAGE.rglob("*.py")
+    found = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(paths)}
+    del found["__init__.py"]
+    return found
 
 
-def top(names: set[str]) -> set[str]:
-    return {name.split(".")[0] for name in names}
+MODULES = modules()
 
 
-@pytest.mark.parametrize(
-    ("where", "forbidden"),
-    [
-        ("web", {"torch", "transformers"}),
-        ("engine", {"quart", "quart_trio", "hypercorn"}),
-        ("text", {"trio", "torch", "quart", "quart_trio", "hypercorn"}),
-        ("engine/turns.py", {"trio", "torch"}),
-        ("engine/streams.py", {"trio", "torch"}),
-        ("engine/blocks.py", {"trio", "torch"}),
-        ("engine/budget.py", {"trio", "torch"}),
-        ("engine/capacity.py", {"trio", "torch"}),
-        ("engine/checks.py", {"trio", "torch"}),
-        ("engine/runner.py", {"trio", "torch"}),
-        ("engine/worker.py", {"trio", "torch"}),
-        ("engine/scripted_runner.py", {"trio", "torch"}),
-        ("engine/source.py", {"trio", "torch", "transformers"}),
-        ("events.py", {"trio", "torch"}),
-        ("errors.py", {"trio", "torch", "quart", "hypercorn"}),
-        ("admission.py", {"torch", "quart", "hypercorn"}),
-        ("generation.py", {"torch", "quart", "hypercorn"}),
-        ("keeper.py", {"torch", "quart", "hypercorn"}),
-        ("service.py", {"torch", "quart", "hypercorn"}),
-        ("bench", {"torch", "transformers", "quart", "quart_trio", "hypercorn"}),
-    ],
-)
-def test_what_a_layer_does_not_know(where: str, forbidden: set[str]) -> None:
-    """Section 2: each layer is free of the libraries of the others."""
-    for path in files(where):
-        assert not top(imports(path)) & forbidden, path
+def line_of(place: str) -> str:
+    """The key of the line that holds for a module."""
+    if place in LINES:
+        return place
+    return place.rpartition("/")[0]
 
 
-def test_only_the_engines_crossing_knows_trio() -> None:
-    """The rest of the engine runs on a machine that has only torch, transformers and attrs."""
-    allowed = {"torch", "transformers", "attrs", "safetensors", "tokenizers", "chatstream_trio"}
-    for path in files("engine"):
-        if path.name == "engine.py":
-            continue
-        foreign = top(imports(path)) - allowed - set(sys.stdlib_module_names)
-        assert not foreign, (path, foreign)
-        house = {name for name in imports(path) if name.startswith("chatstream_trio.")}
-        assert all(
-            name.startswith(("chatstream_trio.engine", "chatstream_trio.errors")) for name in house
-        ), path
+def house(place: str) -> Iterator[str]:
+    """The places of the modules of the house that a module imports."""
+    for name in imports(MODULES[place]):
+        stem = name.removeprefix("chatstream_trio.").replace(".", "/")
+        yield from {f"{stem}.py", f"{stem}/__init__.py"} & set(MODULES)
+
+
+def called(line: str) -> str:
+    """How a line is called by others: ``engine/engine`` is one file of ``engine``."""
+    return line.removesuffix(".py")
+
+
+@pytest.mark.parametrize("place", MODULES)
+def test_a_module_keeps_to_its_line(place: str) -> None:
+    """It imports what its line says, and its own folder; every module has a line."""
+    assert line_of(place) in LINES, f"{place} stands nowhere"
+    mine = line_of(place)
+    allowed, _, libraries = LINES[mine].partition("|")
+    for other in house(place):
+        if line_of(other) != mine:
+            assert called(line_of(other)) in allowed.split(), f"{place} imports {other}"
+    tops = {name.split(".")[0] for name in imports(MODULES[place])}
+    foreign = tops - set(sys.stdlib_module_names) - {"chatstream_trio"}
+    assert foreign <= set(libraries.split()), place
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_says_no_more_than_is_so(line: str) -> None:
+    """What nobody needs any more, nobody may have."""
+    places = [place for place in MODULES if line_of(place) == line]
+    assert places, f"{line} is nowhere"
+    others = {called(line_of(other)) for place in places for other in house(place)}
+    tops = {name.split(".")[0] for place in places for name in imports(MODULES[place])}
+    allowed, _, libraries = LINES[line].partition("|")
+    assert set(allowed.split()) <= others
+    assert set(libraries.split()) <= tops
+
+
+def test_lines_stand_on_one_another() -> None:
+    """Section 2: web -> service -> generation, admission -> text, engine -> events, errors."""
+    rank = {called(line): number for number, line in enumerate(LINES)}
+    for line, said in LINES.items():
+        for other in said.partition("|")[0].split():
+            assert rank[other] < rank[called(line)], f"{line} may import {other}"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Nor in a circle of any length; also not inside functions."""
+    graph = {place: set(house(place)) - {place} for place in MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_what_loads_is_not_there_while_turns_run() -> None:
+    """``torch_runner/load`` is imported by itself and by who loads a model."""
+    for place in MODULES:
+        if any(other.startswith("torch_runner/load/") for other in house(place)):
+            assert place.startswith("torch_runner/load/") or place == "models.py"
+
+
+def test_folders_are_small() -> None:
+    """At most 15 files in each."""
+    folders = [place.rpartition("/")[0] for place in MODULES]
+    assert max(folders.count(folder) for folder in folders) <= MOST_FILES
+
+
+@pytest.mark.parametrize("place", MODULES)
+def test_files_and_what_is_in_them_are_small(place: str) -> None:
+    """A function has at most 60 lines, a class 200, a file 300."""
+    text = MODULES[place].read_text()
+    sizes = {f"file {place}": text.count("\n")}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            assert node.end_lineno is not None
+            sizes[f"{kind} {place}:{node.name}"] = node.end_lineno - node.lineno + 1
+    large = {name for name, size in sizes.items() if size > MOST_LINES[name.split()[0]]}
+    assert large == {name for name in OWED if name.split()[1].partition(":")[0] == place}
+
+
+def test_the_map_names_every_file() -> None:
+    """Who is new finds each of them in CONTRIBUTING."""
+    page = PACKAGE.parents[1] / "CONTRIBUTING.md"
+    drawn = page.read_text().partition("```text\nsrc/")[2].partition("```")[0]
+    names = {word.strip("(),") for word in drawn.split()}
+    files = {Path(place).name for place in MODULES} - {"__init__.py"}
+    assert files == {name for name in names if name.endswith(".py")}
 
 
 def test_the_load_generator_knows_only_the_wire() -> None:
     """Of the package it takes the errors and the checks of settings, and nothing that serves."""
-    allowed = ("chatstream_trio.bench", "chatstream_trio.errors", "chatstream_trio.settings")
-    for path in files("bench"):
-        house = {name for name in imports(path) if name.startswith("chatstream_trio.")}
-        assert all(name.startswith(allowed) for name in house), path
-
-
-LAYERS = ("errors", "events", "engine text", "request", "admission", "generation", "service", "web")
-
-
-def test_arrows_point_down() -> None:
-    """web -> service -> admission, generation -> text, engine -> events, errors."""
-    rank = {name: i for i, layer in enumerate(LAYERS) for name in layer.split()}
-    rank["request"] = rank["engine"] + 1
-    for path in files("."):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] not in rank:
-            continue
-        for name in imports(path):
-            target = name.split(".")[1] if name.startswith("chatstream_trio.") else ""
-            if target in rank and target != parts[0]:
-                assert rank[target] < rank[parts[0]], f"{path} imports {name}"
+    for place in MODULES:
+        if place.startswith("bench/"):
+            others = {other for other in house(place) if not other.startswith("bench/")}
+            assert others <= {"errors.py", "settings.py"}, place
 
 
 def run(code: str) -> str:

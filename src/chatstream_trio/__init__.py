@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "admission": ("AdmissionStatistics",),
-    "ended": ("Ended", "Outcome"),
+    "admission.admission": ("AdmissionStatistics",),
+    "generation.ended": ("Ended", "Outcome"),
     "engine.engine": ("EngineStatistics",),
     "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
@@ -55,23 +55,21 @@ _HOMES = {
         "Text",
         "Usage",
     ),
-    "generation": ("Generation", "GenerationState", "GenerationStatus"),
+    "generation.generation": ("Generation", "GenerationState", "GenerationStatus"),
     "models": ("Model",),
     "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
     "service": ("ChatStream", "Health", "Status"),
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
     "web.app": ("create_app", "install"),
-    "web.limits": ("ServerLimits",),
-    "web.server": ("bind", "serve"),
-    "web.tls": ("tls_context",),
+    "web.transport.limits": ("ServerLimits",),
+    "web.transport.server": ("bind", "serve"),
+    "web.transport.tls": ("tls_context",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
-    from chatstream_trio.admission import AdmissionStatistics as AdmissionStatistics
-    from chatstream_trio.ended import Ended as Ended
-    from chatstream_trio.ended import Outcome as Outcome
+    from chatstream_trio.admission.admission import AdmissionStatistics as AdmissionStatistics
     from chatstream_trio.engine.engine import EngineStatistics as EngineStatistics
     from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
     from chatstream_trio.engine.runner import RunnerLost as RunnerLost
@@ -113,9 +111,11 @@ if TYPE_CHECKING:
     from chatstream_trio.events import Started as Started
     from chatstream_trio.events import Text as Text
     from chatstream_trio.events import Usage as Usage
-    from chatstream_trio.generation import Generation as Generation
-    from chatstream_trio.generation import GenerationState as GenerationState
-    from chatstream_trio.generation import GenerationStatus as GenerationStatus
+    from chatstream_trio.generation.ended import Ended as Ended
+    from chatstream_trio.generation.ended import Outcome as Outcome
+    from chatstream_trio.generation.generation import Generation as Generation
+    from chatstream_trio.generation.generation import GenerationState as GenerationState
+    from chatstream_trio.generation.generation import GenerationStatus as GenerationStatus
     from chatstream_trio.models import Model as Model
     from chatstream_trio.request import ChatRequest as ChatRequest
     from chatstream_trio.request import Message as Message
@@ -128,10 +128,10 @@ if TYPE_CHECKING:
     from chatstream_trio.text.words import WordCodec as WordCodec
     from chatstream_trio.web.app import create_app as create_app
     from chatstream_trio.web.app import install as install
-    from chatstream_trio.web.limits import ServerLimits as ServerLimits
-    from chatstream_trio.web.server import bind as bind
-    from chatstream_trio.web.server import serve as serve
-    from chatstream_trio.web.tls import tls_context as tls_context
+    from chatstream_trio.web.transport.limits import ServerLimits as ServerLimits
+    from chatstream_trio.web.transport.server import bind as bind
+    from chatstream_trio.web.transport.server import serve as serve
+    from chatstream_trio.web.transport.tls import tls_context as tls_context
 
 __all__ = [
     "AdmissionStatistics",

@@ -193,3 +193,15 @@ class ModelNotSupported(ModelNotLoaded):
     """The model was read, and the engine cannot serve its architecture; the message says why."""
 
     code = "model_not_supported"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something, with its class where that is all it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The message of any exception on one line, for a person."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from chatstream_trio.engine.engine import Engine, RunnerFailed
-from chatstream_trio.errors import ChatStreamError, EngineFailed, ModelNotLoaded
-from chatstream_trio.models import one_line
+from chatstream_trio.errors import ChatStreamError, EngineFailed, ModelNotLoaded, one_line
 
 logger = logging.getLogger(__name__)
 

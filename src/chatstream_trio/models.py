@@ -14,11 +14,11 @@ from attrs import evolve, frozen
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Runner, RunnerLost
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
-from chatstream_trio.engine.source import folder_of
-from chatstream_trio.errors import ModelNotLoaded, SettingsError
+from chatstream_trio.errors import ModelNotLoaded, SettingsError, one_line
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
+from chatstream_trio.torch_runner.load.source import folder_of
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with how much is loaded, from 0 to 1. From another thread."""
@@ -73,7 +73,7 @@ def _configured(source: str, model_id: str, settings: Settings) -> Model:
     model = _transformers(source, model_id, settings)
 
     def load_codec() -> Codec:
-        from chatstream_trio.engine.loading import read_config
+        from chatstream_trio.torch_runner.load.loading import read_config
 
         read_config(source)
         return model.load_codec()
@@ -125,8 +125,8 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
         return ChatCodec(tokenizer, settings.trust_special_tokens)
 
     def load_runner(progress: Progress) -> Runner:
-        from chatstream_trio.engine.given import Shape
-        from chatstream_trio.engine.making import load_runner
+        from chatstream_trio.torch_runner.inputs import Shape
+        from chatstream_trio.torch_runner.load.build import load_runner
 
         steps = settings.max_active * (1 + settings.speculate)
         whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
@@ -146,9 +146,3 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
         )
 
     return Model(model_id, load_codec, load_runner)
-
-
-def one_line(error: Exception, most: int = 300) -> str:
-    """The message of any exception on one line, for a person."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -15,8 +15,7 @@ from typing import TypeVar
 import trio
 from attrs import frozen
 
-from chatstream_trio.admission import Admission, AdmissionStatistics
-from chatstream_trio.ended import Ended, EndedRequests
+from chatstream_trio.admission.admission import Admission, AdmissionStatistics
 from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics
 from chatstream_trio.engine.runner import Runner, RunnerInfo
 from chatstream_trio.errors import (
@@ -27,7 +26,8 @@ from chatstream_trio.errors import (
     StreamCancelled,
     StreamNotFound,
 )
-from chatstream_trio.generation import Generation, GenerationStatus
+from chatstream_trio.generation.ended import Ended, EndedRequests
+from chatstream_trio.generation.generation import Generation, GenerationStatus
 from chatstream_trio.keeper import Keeper
 from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.pauses import PausingList, with_pauses

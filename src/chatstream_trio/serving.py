@@ -26,10 +26,10 @@ from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
 from chatstream_trio.web.clients import Clients
-from chatstream_trio.web.descriptors import room_for
-from chatstream_trio.web.limits import ServerLimits
-from chatstream_trio.web.server import bind, serve
-from chatstream_trio.web.tls import Certificate
+from chatstream_trio.web.transport.descriptors import room_for
+from chatstream_trio.web.transport.limits import ServerLimits
+from chatstream_trio.web.transport.server import bind, serve
+from chatstream_trio.web.transport.tls import Certificate
 
 LAST_WORDS_SECONDS = 1.0
 """How long the last error events may take to reach their readers, once everything was cut."""

@@ -35,7 +35,7 @@ def tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def capture(function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-    """As :data:`chatstream_trio.engine.graphs.Capture` says."""
+    """As :data:`chatstream_trio.torch_runner.graphs.Capture` says."""
     recorder = _Recorder()
     with recorder:
         result = function()

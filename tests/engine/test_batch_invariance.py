@@ -13,17 +13,17 @@ from contract import MakeRunner, RunnerContract, some_streams
 from drive import Stream, run_streams, run_turns
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 
-from chatstream_trio.engine import making, support
-from chatstream_trio.engine.batches import Piece
 from chatstream_trio.engine.budget import Budget
-from chatstream_trio.engine.given import Shape
-from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import Prefill, Runner, Sampling, Start, Turn
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.transformers_runner import TransformersRunner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
+from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.inputs import Shape
+from chatstream_trio.torch_runner.load import build, selftest
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 MIXTURES = {"mixtral", "qwen3-moe"}
 
@@ -180,11 +180,11 @@ def test_the_check_at_start_sees_a_single_bit() -> None:
         return logits
 
     shape = Shape(32, 2)
-    support.check_invariance(
+    selftest.check_invariance(
         lambda pieces: runner._forward.run_pieces(runner._pool, pieces), shape, 40, 97, "m"
     )
     with pytest.raises(SettingsError):
-        support.check_invariance(off, shape, 40, 97, "m")
+        selftest.check_invariance(off, shape, 40, 97, "m")
 
 
 def test_a_turn_that_does_not_fit_is_refused() -> None:
@@ -201,7 +201,7 @@ def test_the_settings_make_the_shape(
 ) -> None:
     """As large as the largest turn: a step and its guesses for every seat, and a chunk."""
     seen: list[object] = []
-    monkeypatch.setattr(making, "load_runner", lambda *_, **given: seen.append(given["shape"]))
+    monkeypatch.setattr(build, "load_runner", lambda *_, **given: seen.append(given["shape"]))
     given: dict[str, Any] = {"max_active": 5, "prefill_chunk": 30, "speculate": 2}
     settings = Settings(model=str(tmp_path), batch_invariant=wanted, **given)
     find_model(settings).load_runner(lambda _: None)

@@ -6,8 +6,8 @@ import pytest
 from attrs import evolve
 
 from chatstream_trio.engine.budget import Budget, in_words
-from chatstream_trio.engine.capacity import Capacity, Wish, cut
 from chatstream_trio.errors import SettingsError
+from chatstream_trio.torch_runner.load.capacity import Capacity, Wish, cut
 
 HALF = Budget.parse("50%")
 

@@ -29,10 +29,10 @@ from transformers import (
 )
 
 from chatstream_trio import demo
-from chatstream_trio.engine import checkpoint
-from chatstream_trio.engine.making import load_runner
-from chatstream_trio.engine.transformers_runner import TransformersRunner
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported
+from chatstream_trio.torch_runner.load import checkpoint
+from chatstream_trio.torch_runner.load.build import load_runner
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 Tensors = dict[str, torch.Tensor]
 Q_PROJ = "model.layers.0.self_attn.q_proj"

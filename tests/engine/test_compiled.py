@@ -18,14 +18,14 @@ from needs import let_compiled_win, needs_compiler
 from test_transformers_runner import generate
 from tiny_models import VOCABULARY, tiny
 
-from chatstream_trio.engine import compiled, devices, making, pace
-from chatstream_trio.engine.batches import Piece
-from chatstream_trio.engine.making import load_runner, make_runner
-from chatstream_trio.engine.pace import Pace
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
+from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.load import build, compiled, devices, pace
+from chatstream_trio.torch_runner.load.build import load_runner, make_runner
+from chatstream_trio.torch_runner.load.pace import Pace
 
 NAME = "llama-gqa-tied"
 
@@ -219,7 +219,7 @@ def test_the_settings_say_whether_and_where(
 ) -> None:
     """``--compile`` and ``--cache-dir`` reach the loader; without the first nothing is compiled."""
     seen: list[object] = []
-    monkeypatch.setattr(making, "load_runner", lambda *_, **given: seen.append(given["compiled"]))
+    monkeypatch.setattr(build, "load_runner", lambda *_, **given: seen.append(given["compiled"]))
     model = find_model(Settings(model=str(tmp_path), compile=wanted, cache_dir=str(tmp_path)))
     model.load_runner(lambda _: None)
     assert seen == [tmp_path / "compiled" if wanted else None]

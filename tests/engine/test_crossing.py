@@ -16,17 +16,6 @@ from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from chatstream_trio.engine import (
-    attention,
-    crossing,
-    devices,
-    packing,
-    sampling,
-    transformers_runner,
-)
-from chatstream_trio.engine.forward import Eager, ForwardPass
-from chatstream_trio.engine.kv import KvPool
-from chatstream_trio.engine.making import make_runner
 from chatstream_trio.engine.runner import (
     Decode,
     Prefill,
@@ -36,7 +25,13 @@ from chatstream_trio.engine.runner import (
     Start,
     Turn,
 )
-from chatstream_trio.engine.transformers_runner import TransformersRunner
+from chatstream_trio.torch_runner import packing, sampler, transfer
+from chatstream_trio.torch_runner import runner as runner_module
+from chatstream_trio.torch_runner.attention import interface
+from chatstream_trio.torch_runner.forward import Eager, ForwardPass
+from chatstream_trio.torch_runner.kv import KvPool
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 META = torch.device("meta")
 
@@ -61,7 +56,7 @@ class Crossings(TorchDispatchMode):
 def on_meta(name: str, *, block_size: int | None) -> TransformersRunner:
     """A runner of four rows, without what is asked of a model while it is loaded."""
     model = tiny(name).to(META, torch.bfloat16)
-    model.set_attn_implementation(attention.NAME)
+    model.set_attn_implementation(interface.NAME)
     forward = ForwardPass(Eager(model), META)
     layers, _ = forward.probe()
     size = block_size or 128
@@ -80,7 +75,7 @@ def crossings(monkeypatch: pytest.MonkeyPatch) -> Crossings:
     def send(*given: Any) -> torch.Tensor:
         mode.expected = True
         try:
-            return crossing.send(*given)
+            return transfer.send(*given)
         finally:
             mode.expected = False
 
@@ -89,9 +84,9 @@ def crossings(monkeypatch: pytest.MonkeyPatch) -> Crossings:
         mode.seen.append("fetch")
         return lambda: [0] * len(tensor)
 
-    for module in (packing, sampling):
+    for module in (packing, sampler):
         monkeypatch.setattr(module, "send", send)
-    monkeypatch.setattr(transformers_runner, "fetch", fetch)
+    monkeypatch.setattr(runner_module, "fetch", fetch)
     return mode
 
 
@@ -144,21 +139,21 @@ def test_a_device_that_failed_for_good_ends_the_runner(monkeypatch: pytest.Monke
     monkeypatch.setattr(runner._forward, "run", fail)
     with pytest.raises(torch.OutOfMemoryError):
         runner.run_turn(turn)
-    monkeypatch.setattr(devices, "works", lambda _: False)
+    monkeypatch.setattr(runner_module, "works", lambda _: False)
     with pytest.raises(RunnerLost, match="cpu has failed: too much"):
         runner.run_turn(turn)
 
 
 def test_a_device_works_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA is asked to finish what it has: after an illegal access it cannot."""
-    assert devices.works(torch.device("cpu"))
+    assert runner_module.works(torch.device("cpu"))
     asked: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "synchronize", asked.append)
-    assert devices.works(torch.device("cuda"))
+    assert runner_module.works(torch.device("cuda"))
 
     def fail(_: torch.device) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(torch.cuda, "synchronize", fail)
-    assert not devices.works(torch.device("cuda"))
+    assert not runner_module.works(torch.device("cuda"))
     assert len(asked) == 1

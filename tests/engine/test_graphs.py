@@ -14,15 +14,16 @@ from drive import Paged, run_turns
 from test_transformers_runner import memory_for
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
-from chatstream_trio.engine import graphs, support
-from chatstream_trio.engine.batches import Piece
-from chatstream_trio.engine.given import Outputs
-from chatstream_trio.engine.graphs import DecodeGraphs, sizes
-from chatstream_trio.engine.making import make_runner
-from chatstream_trio.engine.paged import Kernel
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.transformers_runner import TransformersRunner
+from chatstream_trio.torch_runner import graphs
+from chatstream_trio.torch_runner.attention.paged import Kernel
+from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.graphs import DecodeGraphs, sizes
+from chatstream_trio.torch_runner.inputs import Outputs
+from chatstream_trio.torch_runner.load import selftest
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.runner import TransformersRunner
 
 WITHOUT_EXPERTS = sorted({*ARCHITECTURES} - {"mixtral", "qwen3-moe", "gemma2"})
 """gemma2 has soft caps, which torch's kernel for pages has not."""
@@ -67,7 +68,7 @@ def on_device_only(
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel for pages, and a way to record."""
     kernel = Kernel(on_device_only, told_keys=True)
-    monkeypatch.setattr(support, "find_kernel", lambda *_: kernel)
+    monkeypatch.setattr(selftest, "find_kernel", lambda *_: kernel)
     monkeypatch.setattr(graphs, "find_capture", lambda _: recorded.capture)
 
 

@@ -8,7 +8,7 @@ from tiny_models import tiny
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from chatstream_trio.engine import devices, linears, loading
+from chatstream_trio.torch_runner.load import devices, linears, loading
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ from transformers import (
     T5Config,
 )
 
-from chatstream_trio.engine import loading, support
 from chatstream_trio.engine.budget import Budget
-from chatstream_trio.engine.making import load_runner, make_runner
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import (
     ModelNotFound,
@@ -43,6 +41,8 @@ from chatstream_trio.errors import (
     ModelNotSupported,
     SettingsError,
 )
+from chatstream_trio.torch_runner.load import loading, selftest
+from chatstream_trio.torch_runner.load.build import load_runner, make_runner
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_context_that_is_no_length_is_none() -> None:
     """Some files say -1 for none."""
     config = tiny("llama").config
     config.max_position_embeddings = -1
-    assert support.context_length(config) is None
+    assert selftest.context_length(config) is None
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "a/b/c"])
@@ -338,8 +338,8 @@ def test_a_window_that_a_layer_does_not_name_is_refused() -> None:
     shape = make_runner(tiny("llama"), model_id="m", rows=1, threads=1)._pool.layers[0]
     layers = {0: shape, 1: shape}
     with pytest.raises(ModelNotSupported, match="max_model_len up to 5"):
-        support.check_layers(config, layers, 128)
-    support.check_layers(config, layers, 5)
+        selftest.check_layers(config, layers, 128)
+    selftest.check_layers(config, layers, 5)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,9 @@ def test_wrong_settings_are_named(
 
 def test_the_context_shrinks_to_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the rows take at most half of the free memory, and a note says so."""
-    monkeypatch.setattr("chatstream_trio.engine.devices.free_memory", lambda _: 1_000_000)
+    monkeypatch.setattr(
+        "chatstream_trio.torch_runner.load.devices.free_memory", lambda _: 1_000_000
+    )
     runner = make_runner(tiny("llama"), model_id="m", rows=8, threads=1)
     assert runner.info.max_model_len == 500_000 // (8 * 2 * 2 * 48 * 4)
     assert any("of 128" in note for note in runner.info.notes)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chatstream_trio.engine import pace
-from chatstream_trio.engine.batches import Piece
-from chatstream_trio.engine.pace import Pace, Race
+from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.load import pace
+from chatstream_trio.torch_runner.load.pace import Pace, Race
 
 
 class Clock:

@@ -10,12 +10,12 @@ import torch
 from drive import run_turns
 from tiny_models import generate, tiny
 
-from chatstream_trio.engine import support
-from chatstream_trio.engine.kv import LayerShape
-from chatstream_trio.engine.making import make_runner
-from chatstream_trio.engine.paged import Kernel, kernels
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.support import agrees, find_kernel
+from chatstream_trio.torch_runner.attention.paged import Kernel, kernels
+from chatstream_trio.torch_runner.kv import LayerShape
+from chatstream_trio.torch_runner.load import selftest
+from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.load.selftest import agrees, find_kernel
 
 
 def as_documented(
@@ -97,7 +97,7 @@ def test_greedy_text_over_pages_is_that_of_generate(
 ) -> None:
     """Law 7, with all attention in one call: steps and chunks, with windows and without."""
     kernel = Kernel(as_documented, told_keys=True)
-    monkeypatch.setattr(support, "find_kernel", lambda *_: kernel)
+    monkeypatch.setattr(selftest, "find_kernel", lambda *_: kernel)
     model = tiny(name)
     prompts = [tuple((7 * i + 5 * k) % 97 for i in range(3 + 9 * k)) for k in range(4)]
     specs = [StreamSpec(k, prompt, 12) for k, prompt in enumerate(prompts)]

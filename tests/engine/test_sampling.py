@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from chatstream_trio.engine.runner import Sampling
-from chatstream_trio.engine.sampling import FAULT, Sampler, _mix, uniform
+from chatstream_trio.torch_runner.sampler import FAULT, Sampler, _mix, uniform
 
 CPU = torch.device("cpu")
 

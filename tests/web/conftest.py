@@ -18,7 +18,7 @@ import pytest
 import trio
 import trustme
 
-from chatstream_trio.web.server import ServerLimits, bind, serve, tls_context
+from chatstream_trio.web.transport.server import ServerLimits, bind, serve, tls_context
 
 GUARD = 20.0  # seconds in which anything that should happen has happened, also on a busy machine
 

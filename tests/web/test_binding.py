@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chatstream_trio.web import binding
-from chatstream_trio.web.server import bind
+from chatstream_trio.web.transport import binding
+from chatstream_trio.web.transport.server import bind
 
 
 def has_ipv6() -> bool:

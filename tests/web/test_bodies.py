@@ -8,8 +8,9 @@ import trio.testing
 from served import chat_body, open_house
 from transport_app import MOST, App
 
-from chatstream_trio.web import body_reader, connection
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web import body_reader
+from chatstream_trio.web.transport import connection
+from chatstream_trio.web.transport.server import open_connections
 
 pytestmark = pytest.mark.trio
 

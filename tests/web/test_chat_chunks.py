@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from chatstream_trio import ChatStream
-from chatstream_trio.web.chat_chunks import ChatChunks
+from chatstream_trio.web.openai.chunks import ChatChunks
 from house import ask, open_house, seat
 
 

@@ -12,7 +12,7 @@ import trio
 from served import House, chat_body, open_house, raw_request, sse_events
 
 from chatstream_trio import Timeouts
-from chatstream_trio.web.openai_schema import parse_chat
+from chatstream_trio.web.openai.schema import parse_chat
 from conftest import GUARD
 
 pytestmark = pytest.mark.trio

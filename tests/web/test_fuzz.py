@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import open_house
 
-from chatstream_trio.web.openai_schema import CHANGES_NOTHING
+from chatstream_trio.web.openai.schema import CHANGES_NOTHING
 
 NUMBERS = st.one_of(
     st.integers(-3, 60),

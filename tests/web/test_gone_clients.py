@@ -10,7 +10,7 @@ import pytest
 import trio
 from served import House, chat_body, open_house, raw_request
 
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio

@@ -9,8 +9,8 @@ import trio.testing
 from served import chat_body, open_house, raw_request
 from transport_app import WS, WS_KEY, App
 
-from chatstream_trio.web.server import bind, open_connections
-from chatstream_trio.web.wire import notice_silence
+from chatstream_trio.web.transport.server import bind, open_connections
+from chatstream_trio.web.transport.wire import notice_silence
 
 pytestmark = pytest.mark.trio
 
@@ -108,7 +108,7 @@ async def test_the_server_notices_silence(serving, until, monkeypatch):
     """The connections of a server have these options."""
     seen = []
     monkeypatch.setattr(
-        "chatstream_trio.web.server.notice_silence",
+        "chatstream_trio.web.transport.server.notice_silence",
         lambda sock, seconds: seen.append((sock.getsockname()[1], seconds)),
     )
     async with serving(App(), write_timeout=12) as server:
@@ -239,7 +239,7 @@ async def test_a_websocket_where_there_is_none(serving, until, path, headers):
 
 async def test_a_bug_behind_the_headers_ends_the_stream_well(monkeypatch, caplog):
     """The client gets an error event and a proper end; the next request works, nothing is held."""
-    from chatstream_trio.web.chat_chunks import ChatChunks
+    from chatstream_trio.web.openai.chunks import ChatChunks
 
     say = ChatChunks._say
 

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from transport_app import App
 
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 
 pytestmark = pytest.mark.trio
 

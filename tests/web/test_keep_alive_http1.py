@@ -12,7 +12,7 @@ from test_bodies import chunk, post
 from transport_app import MOST, WS, WS_KEY, App
 
 from chatstream_trio.web import body_reader
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 from conftest import RawClient
 
 pytestmark = pytest.mark.trio

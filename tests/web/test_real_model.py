@@ -22,7 +22,7 @@ from tiny_model_folder import ALTERNATING, CHATML, make_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatstream_trio import Settings
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 from conftest import GUARD, wait_until
 
 SETTINGS: dict[str, Any] = {"max_active": 3, "max_waiting": 20, "prefill_chunk": 16, "threads": 1}

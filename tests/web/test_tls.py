@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from quart import request
 from transport_app import LEAVING, App
 
-from chatstream_trio.web.server import open_connections, tls_context
+from chatstream_trio.web.transport.server import open_connections, tls_context
 from conftest import identity
 
 pytestmark = pytest.mark.trio
@@ -113,7 +113,7 @@ async def test_a_client_gone_behind_unread_bytes_is_noticed(serving, tls, until,
 async def test_a_client_that_stops_reading_is_cut(serving, tls, until, caplog, monkeypatch, by):
     """The write timeout holds behind TLS, with the kernel's help and without."""
     if by == "us":
-        monkeypatch.setattr("chatstream_trio.web.server.notice_silence", lambda *_: None)
+        monkeypatch.setattr("chatstream_trio.web.transport.server.notice_silence", lambda *_: None)
     caplog.set_level(logging.INFO)
     app = App()
     async with serving(app, tls=tls, write_timeout=0.3) as server:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from transport_app import WS, WS_KEY, App
 
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 
 pytestmark = pytest.mark.trio
 

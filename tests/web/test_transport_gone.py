@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from transport_app import LEAVING, WS, WS_KEY, App
 
-from chatstream_trio.web.server import open_connections
+from chatstream_trio.web.transport.server import open_connections
 
 pytestmark = pytest.mark.trio
 

@@ -13,8 +13,8 @@ from quart_trio import QuartTrio
 from transport_app import App, Chunks
 
 from chatstream_trio.web.body import StreamBody
-from chatstream_trio.web.connection import enter_request_scope
-from chatstream_trio.web.server import ServerLimits, bind, open_connections, serve
+from chatstream_trio.web.transport.connection import enter_request_scope
+from chatstream_trio.web.transport.server import ServerLimits, bind, open_connections, serve
 
 pytestmark = pytest.mark.trio
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from chatstream_trio.web.wire import GONE, Stalled, Wire, _undelivered
+from chatstream_trio.web.transport.wire import GONE, Stalled, Wire, _undelivered
 from conftest import GUARD
 
 pytestmark = pytest.mark.trio
@@ -32,7 +32,7 @@ async def test_what_the_system_delivers_is_progress(monkeypatch, autojump_clock)
     """While it has no room for more, but less and less to deliver, the write is not given up."""
     ours, theirs = await pair()
     left = iter(range(100, 0, -1))
-    monkeypatch.setattr("chatstream_trio.web.wire._undelivered", lambda _: next(left, 0))
+    monkeypatch.setattr("chatstream_trio.web.transport.wire._undelivered", lambda _: next(left, 0))
     with closing(Wire(ours, 1.0)) as wire, theirs:
         with pytest.raises(Stalled):
             await wire.send_all(b"x" * 2**24)  # nobody reads

@@ -12,7 +12,7 @@ from quart_trio import QuartTrio
 
 from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.body_reader import read_body
-from chatstream_trio.web.connection import RequestConnection, enter_request_scope
+from chatstream_trio.web.transport.connection import RequestConnection, enter_request_scope
 
 MOST = 100_000
 """Bytes of a body that ``/read`` takes."""

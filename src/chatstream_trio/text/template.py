@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from chatstream_trio.errors import InvalidRequest, ModelNotLoaded
+from chatstream_trio.errors import InvalidRequest, ModelNotLoaded, one_line
 from chatstream_trio.pauses import PausingList, with_pauses
 
 PLAIN_TEMPLATE = (
@@ -71,7 +71,7 @@ class ChatTemplate:
         except Exception as error:  # whatever a template may do with what it is given
             # Some refuse system messages, or two messages of one role in a row.
             raise InvalidRequest(
-                f"the model's chat template refuses this conversation: {_one_line(error)}",
+                f"the model's chat template refuses this conversation: {one_line(error)}",
                 param="messages",
             ) from None
 
@@ -102,7 +102,7 @@ class ChatTemplate:
                     return parts
             except Exception as error:
                 failure = failure or error
-        why = "it leaves out what a user says" if failure is None else _one_line(failure)
+        why = "it leaves out what a user says" if failure is None else one_line(failure)
         raise ModelNotLoaded(f"the model's chat template cannot be used: {why}")
 
     def _keeps(self, roles: tuple[str, ...]) -> bool:
@@ -137,7 +137,3 @@ class ChatTemplate:
         if self.takes_parts:
             formed["content"] = [{"type": "text", "text": message["content"]}]
         return formed
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -8,16 +8,17 @@ from werkzeug.exceptions import HTTPException
 
 from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
-from chatstream_trio.web import openai, status
+from chatstream_trio.web import status
 from chatstream_trio.web.clients import Clients
-from chatstream_trio.web.connection import RequestConnection
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gate import Gate
+from chatstream_trio.web.openai import routes
 from chatstream_trio.web.origins import Origins
 from chatstream_trio.web.paths import Paths
+from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (openai.blueprint, status.blueprint)
+BLUEPRINTS = (routes.blueprint, status.blueprint)
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:

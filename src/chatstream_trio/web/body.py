@@ -1,8 +1,8 @@
 """A streaming response body that says so when it fails.
 
 It pulls from an iterator and starts no task, opens no channel and no scope: what the iterator
-stands for is owned by the request (see :mod:`chatstream_trio.web.connection`), not by its body,
-which may never be started. This module does not know what the bytes mean.
+stands for is owned by the request (see :mod:`chatstream_trio.web.transport.connection`), not by its
+body, which may never be started. This module does not know what the bytes mean.
 """
 
 import logging

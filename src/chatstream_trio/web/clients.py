@@ -17,8 +17,8 @@ from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import NotAuthenticated, SettingsError
 from chatstream_trio.settings import Settings
-from chatstream_trio.web.addresses import is_loopback, network_of, parse_address
 from chatstream_trio.web.forwarded import hearsay
+from chatstream_trio.web.transport.addresses import is_loopback, network_of, parse_address
 
 _NOBODY = "nobody"
 """The key of no request."""

@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from chatstream_trio.errors import HostNotAllowed, InvalidRequest, OriginNotAllowed, SettingsError
 from chatstream_trio.settings import Settings
-from chatstream_trio.web.addresses import is_loopback, parse_address
+from chatstream_trio.web.transport.addresses import is_loopback, parse_address
 
 ANY = "*"
 

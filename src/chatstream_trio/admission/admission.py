@@ -1,0 +1,262 @@
+"""Seats and the waiting room: who may generate now, who waits where, and who is refused.
+
+A seat is a borrowed token of a :class:`trio.CapacityLimiter`; a line is a memory channel of
+tickets (:mod:`chatstream_trio.admission.lines`). Both are the mechanism itself: what they count is
+the truth.
+
+One task deals (:meth:`Admission.deal`). It waits for nothing but a wake-up; dealing is one
+synchronous loop, so no ticket is ever in hand while the task waits, and who gets a free seat is
+decided at the last moment, among those who are still there.
+
+This module does not know what a seat is used for: no prompts, no tokens, no engine. A client is a
+key, a word that somebody else has chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+import trio
+from attrs import define, field, frozen
+
+from chatstream_trio.admission.lines import Lines
+from chatstream_trio.admission.seat_times import SeatTimes
+from chatstream_trio.errors import QueueFull, TooManyForKey
+
+
+class TicketState(Enum):
+    """The life of a ticket; it never goes back."""
+
+    WAITING = "waiting"
+    SEATED = "seated"
+    GONE = "gone"
+
+
+@frozen
+class AdmissionStatistics:
+    """What :meth:`Admission.statistics` returns."""
+
+    active: int
+    """Seats in use."""
+    max_active: int
+    waiting: int
+    """Live requests in the waiting room."""
+    max_waiting: int
+    seat_seconds: float | None
+    """How long a seat was held lately, on average; None before the first was given back."""
+
+
+@define(eq=False)
+class Ticket:
+    """One request's place: in the line first, on a seat later, gone in the end."""
+
+    key: str
+    _admission: Admission
+    _on_seat: Callable[[], None]
+    _on_move: Callable[[], None]
+    state: TicketState = field(default=TicketState.WAITING, init=False)
+    _position: int = field(default=0, init=False)
+    _told: int = field(default=0, init=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it still stands in the line."""
+        return self.state is TicketState.WAITING
+
+    @property
+    def position(self) -> int | None:
+        """Place in the order of dealing, exact at every moment; 1 is next. None when not waiting.
+
+        Nor does a ticket wait for which a seat is free and about to be dealt.
+        """
+        if not self.waits:
+            return None
+        self._admission._number_the_line()
+        return self._position or None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimated seconds until the seat; None when not waiting or nothing is known yet."""
+        position = self.position
+        return None if position is None else self._admission.seconds_until_free(position)
+
+    def leave(self) -> None:
+        """Give back the place or the seat. Safe to call again."""
+        self._admission._leave(self)
+
+
+class Admission:
+    """``max_active`` seats and a waiting room for ``max_waiting`` live requests.
+
+    Args:
+        max_active: Seats.
+        max_waiting: Places in the waiting room.
+        max_active_per_key: Seats that one key may hold at once; None: all.
+        max_waiting_per_key: Places that one key may fill; None: seven eighths of the room, rounded
+            up, so that one client alone cannot shut the door on the others.
+        weights: Key -> share of the seats relative to the other keys that wait; 1 where unnamed.
+        on_change: Called by the dealing task after anybody came, sat down, moved up or left.
+    """
+
+    def __init__(
+        self,
+        max_active: int,
+        max_waiting: int,
+        *,
+        max_active_per_key: int | None = None,
+        max_waiting_per_key: int | None = None,
+        weights: Mapping[str, float] | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_change = on_change
+        self._seats = trio.CapacityLimiter(max_active)
+        self._max_waiting = max_waiting
+        self._seats_per_key = max_active_per_key or max_active
+        if max_waiting_per_key is None:
+            max_waiting_per_key = math.ceil(max_waiting * 7 / 8)
+        self._places_per_key = max_waiting_per_key
+        self._lines: Lines[Ticket] = Lines(weights or {})
+        self._held: Counter[str] = Counter()  # seats by key
+        self._times = SeatTimes(max_active)
+        self._order: list[Ticket] = []
+        self._numbered = True
+        self._paused = False
+        self._wake = trio.Event()
+
+    # ---- What a request does
+
+    def enter(
+        self, key: str = "", *, on_seat: Callable[[], None], on_move: Callable[[], None]
+    ) -> Ticket:
+        """Take a ticket, synchronously.
+
+        Args:
+            key: Whose request it is.
+            on_seat: Called once, by the dealing task, when the seat is this ticket's.
+            on_move: Called when the position has changed; may be called late, never for nothing.
+                Neither may block or raise.
+
+        Raises:
+            QueueFull: Seats in use and live waiters together are as many as the house holds.
+            TooManyForKey: The house has room, but this key has filled its share of it.
+        """
+        if self._seats.borrowed_tokens + len(self._lines) >= self._max_active + self._max_waiting:
+            raise QueueFull(
+                f"the house is full: {self._max_active} generate, {self._max_waiting} wait",
+                retry_after=self.seconds_until_free(1) or 1.0,
+            )
+        about_to_sit = min(self._seats.available_tokens, self._room(key))
+        if self._lines.waiting(key) >= self._places_per_key + about_to_sit:
+            raise TooManyForKey(
+                f"{self._lines.waiting(key)} requests of this client wait already",
+                retry_after=self.seconds_until_free(1) or 1.0,
+            )
+        ticket = Ticket(key, self, on_seat, on_move)
+        self._lines.join(ticket, key)
+        self._changed()
+        return ticket
+
+    def _leave(self, ticket: Ticket) -> None:
+        state, ticket.state = ticket.state, TicketState.GONE
+        if state is TicketState.WAITING:
+            self._lines.leave(ticket, ticket.key)
+        elif state is TicketState.SEATED:
+            self._times.freed(ticket)
+            self._seats.release_on_behalf_of(ticket)
+            self._held[ticket.key] -= 1
+            if not self._held[ticket.key]:
+                del self._held[ticket.key]
+        else:
+            return
+        self._changed()
+
+    # ---- What the house does
+
+    async def deal(self) -> None:
+        """Deal free seats to the line, for ever. Run one of these."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self._deal()
+            self._tell_positions()
+            self._on_change()
+
+    def pause(self) -> None:
+        """Deal no seats until :meth:`resume`; who waits keeps the place."""
+        self._paused = True
+        self._changed()
+
+    def resume(self) -> None:
+        """Deal again."""
+        self._paused = False
+        self._changed()
+
+    def _deal(self) -> None:
+        while self._seats.available_tokens > 0 and not self._paused:
+            ticket = self._lines.take(lambda key: self._room(key) > 0)
+            if ticket is None:
+                return
+            self._seats.acquire_on_behalf_of_nowait(ticket)
+            self._held[ticket.key] += 1
+            self._times.taken(ticket)
+            self._numbered = False
+            ticket.state = TicketState.SEATED
+            ticket._on_seat()
+
+    def _room(self, key: str) -> int:
+        """Seats that the key may have besides those it holds."""
+        return self._seats_per_key - self._held[key]
+
+    def _changed(self) -> None:
+        self._numbered = False
+        self._wake.set()
+
+    def _number_the_line(self) -> None:
+        if self._numbered:
+            return
+        self._numbered = True
+        self._order = list(self._lines.order(self._room))
+        free = 0 if self._paused else int(self._seats.available_tokens)
+        position = 0
+        for ticket in self._order:
+            if free and self._room(ticket.key) > 0:
+                free -= 1  # about to be dealt
+                ticket._position = 0
+            else:
+                position += 1
+                ticket._position = position
+
+    def _tell_positions(self) -> None:
+        self._number_the_line()
+        for ticket in self._order:
+            if ticket._position != ticket._told:
+                ticket._told = ticket._position
+                ticket._on_move()
+
+    # ---- What can be seen
+
+    @property
+    def _max_active(self) -> int:
+        return int(self._seats.total_tokens)
+
+    @property
+    def active(self) -> int:
+        """Seats in use."""
+        return int(self._seats.borrowed_tokens)
+
+    def seconds_until_free(self, seats: int) -> float | None:
+        """Estimated seconds until so many seats have got free; None before one was."""
+        return self._times.until_free(seats)
+
+    def statistics(self) -> AdmissionStatistics:
+        """The state of the house at this moment."""
+        return AdmissionStatistics(
+            active=self.active,
+            max_active=self._max_active,
+            waiting=len(self._lines),
+            max_waiting=self._max_waiting,
+            seat_seconds=self._times.mean,
+        )

@@ -1,0 +1,1 @@
+"""One request's life, from its ticket to its last event."""

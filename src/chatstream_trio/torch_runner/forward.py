@@ -1,0 +1,101 @@
+"""One forward pass of an untouched transformers model over packed pieces of streams.
+
+It knows how to call a model. It does not know turns, sampling or loading.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from chatstream_trio.torch_runner.attention.interface import Probe, active
+from chatstream_trio.torch_runner.attention.paged import Kernel
+from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.graphs import DecodeGraphs
+from chatstream_trio.torch_runner.inputs import Given, Outputs, Shape
+from chatstream_trio.torch_runner.kv import KvPool, LayerShape
+from chatstream_trio.torch_runner.packing import Packed, pack
+
+Call = Callable[[Given], torch.Tensor]
+"""What is given to a model, to the logits ``[n, vocabulary]`` of the tokens that are wanted."""
+
+
+class Eager:
+    """A model as transformers runs it, so that only wanted tokens go through its output layer."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        extra = {"logits_to_keep": wanted} if self._keeps else {}
+        logits: torch.Tensor = self.model(
+            input_ids=ids, position_ids=positions, use_cache=False, **extra
+        ).logits[0]
+        return logits if self._keeps else logits[wanted]
+
+    def __call__(self, given: Given) -> torch.Tensor:
+        with active(given.batch):
+            return self.logits(given.ids, given.positions, given.wanted)
+
+
+class ForwardPass:
+    """Calls the model, in whatever form it is given."""
+
+    kernel: Kernel | None = None
+    """For attention over pages; without it they are gathered."""
+    graphs: DecodeGraphs | None = None
+    """For turns that only decode, where they are recorded."""
+    shape: Shape | None = None
+    """Of every pass. What a token's numbers are then depends on what is before it in its own
+    stream, and on nothing else, to the last bit."""
+
+    def __init__(self, call: Call, device: torch.device) -> None:
+        self.device = device
+        self.call = call
+
+    def probe(self) -> tuple[dict[int, LayerShape], int]:
+        """The layers' shapes, and the width of the logits, from one token."""
+        probe = Probe()
+        zero = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
+        with torch.inference_mode():
+            logits = self.call(Given(probe, zero, zero, zero[0]))
+        return probe.layers, logits.shape[-1]
+
+    def turn(self, pool: KvPool, pieces: Sequence[Piece]) -> Outputs:
+        """Run what the streams bring; ``pool`` gets their keys and values."""
+        if self.graphs is not None and self.graphs.fit(pieces):
+            return self.graphs.replay(pieces)
+        packed = self.pack(pool, pieces)
+        return Outputs(
+            self.run(packed), packed.asked, packed.rows, packed.positions[0], packed.ids[0]
+        )
+
+    def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
+        """:func:`.packing.pack`, for :meth:`run`."""
+        return pack(pool, pieces, self.kernel, invariant=self.shape is not None)
+
+    def run(self, packed: Packed) -> torch.Tensor:
+        """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest.
+
+        Raises:
+            ValueError: It is more than fits into the fixed shape.
+        """
+        given = Given(packed, packed.ids, packed.positions, packed.wanted)
+        if self.shape is not None:
+            given = given.padded(self.shape)
+            if given.size != self.shape:
+                raise ValueError(f"a turn of {given.size} is larger than {self.shape}")
+        with torch.inference_mode():
+            return self.call(given)[: len(packed.wanted)]
+
+    def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
+        """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""
+        packed = self.pack(pool, pieces)
+        rows = [row for row, _ in packed.asked]
+        return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]

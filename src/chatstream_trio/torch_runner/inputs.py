@@ -1,0 +1,86 @@
+"""What a forward pass is given and what it gives, and how it is made longer than it is.
+
+It does not know models, streams or turns.
+"""
+
+from __future__ import annotations
+
+import torch
+from attrs import evolve, frozen
+from torch.nn.functional import pad
+
+from chatstream_trio.torch_runner.attention.interface import AttendsLayer, LayerCall
+
+
+@frozen
+class Shape:
+    """The sizes of a forward pass."""
+
+    tokens: int
+    wanted: int
+    """Tokens whose logits are computed."""
+
+    def at_least(self, other: Shape) -> Shape:
+        """The larger of both, in both sizes."""
+        return Shape(max(self.tokens, other.tokens), max(self.wanted, other.wanted))
+
+
+@frozen
+class Given:
+    """Packed tokens, what attends them, and whose logits are wanted."""
+
+    batch: AttendsLayer
+    ids: torch.Tensor
+    """``[1, T]``"""
+    positions: torch.Tensor
+    """``[1, T]``"""
+    wanted: torch.Tensor
+    """Indices of packed tokens, ``[n]``."""
+
+    @property
+    def size(self) -> Shape:
+        """Its own."""
+        return Shape(self.ids.shape[1], len(self.wanted))
+
+    def padded(self, least: Shape) -> Given:
+        """Not smaller than ``least``: with tokens behind its own that nobody sees, and with logits
+        behind its own that nobody reads."""
+        tokens = max(0, least.tokens - self.size.tokens)
+        wanted = max(0, least.wanted - self.size.wanted)
+        return Given(
+            _Padded(self.batch, self.size.tokens) if tokens else self.batch,
+            pad(self.ids, (0, tokens)),
+            pad(self.positions, (0, tokens)),
+            pad(self.wanted, (0, wanted)),
+        )
+
+
+@frozen
+class Outputs:
+    """What a forward pass gave, and what it was fed."""
+
+    logits: torch.Tensor
+    """``[n, vocabulary]``"""
+    asked: list[tuple[int, int]]
+    """For each of these, the row, and the position of the token that is to be chosen."""
+    rows: torch.Tensor
+    """Of each token that was fed, ``[T]``."""
+    positions: torch.Tensor
+    """``[T]``"""
+    ids: torch.Tensor
+    """``[T]``"""
+
+
+@frozen
+class _Padded:
+    """A batch with tokens behind it that see nothing and are not stored."""
+
+    batch: AttendsLayer
+    count: int
+    """Tokens of the batch."""
+
+    def attend(self, call: LayerCall) -> torch.Tensor:
+        """The batch's attention, and zeros."""
+        query, key, value = (part[:, : self.count] for part in (call.query, call.key, call.value))
+        out = self.batch.attend(evolve(call, query=query, key=key, value=value))
+        return pad(out, (0, 0, 0, 0, 0, call.query.shape[1] - self.count))

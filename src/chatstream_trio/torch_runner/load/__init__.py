@@ -1,0 +1,1 @@
+"""Used once, while a model is loaded. Nothing that runs turns imports it."""

@@ -1,0 +1,1 @@
+"""Bytes, connections and the server. It knows no chat."""
