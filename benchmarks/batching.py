@@ -65,10 +65,10 @@ def batched(runner: TransformersRunner, texts: list[tuple[int, ...]], tokens: in
     """All of ``texts`` side by side."""
     start = tuple(Start(row, text) for row, text in enumerate(texts))
     read = tuple(Prefill(row, 0, len(text)) for row, text in enumerate(texts))
-    steps = runner.run_turn(Turn(started=start, prefill=read)).steps
+    steps = runner.launch(Turn(started=start, prefill=read))().steps
     for number in range(tokens - 1):
         decode = tuple(Decode(s.row, s.tokens[0], len(texts[s.row]) + number) for s in steps)
-        steps = runner.run_turn(Turn(decode=decode)).steps
+        steps = runner.launch(Turn(decode=decode))().steps
 
 
 def variants(given: argparse.Namespace) -> tuple[str, dict[str, tuple[int, Callable[[], None]]]]:

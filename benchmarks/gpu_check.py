@@ -119,7 +119,7 @@ def run(
     for rows in _batches(texts):
         start = tuple(Start(row, texts[row]) for row in rows)
         read = tuple(Prefill(row, 0, len(texts[row])) for row in rows)
-        for step in runner.run_turn(Turn(started=start, prefill=read, tables=pages)).steps:
+        for step in runner.launch(Turn(started=start, prefill=read, tables=pages))().steps:
             said[step.row].extend(step.tokens)
     first = time.perf_counter() - begin
     for number in range(tokens - 1):
@@ -127,7 +127,7 @@ def run(
         decode = tuple(
             Decode(row, said[row][-1], len(text) + number) for row, text in enumerate(texts)
         )
-        for step in runner.run_turn(Turn(decode=decode, tables=pages)).steps:
+        for step in runner.launch(Turn(decode=decode, tables=pages))().steps:
             said[step.row].extend(step.tokens)
         turns.append(time.perf_counter() - since)
     seconds = time.perf_counter() - begin

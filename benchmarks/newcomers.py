@@ -55,7 +55,7 @@ class Loop:
         began = time.perf_counter()
         turn = self.turns.plan()
         assert turn is not None
-        outcomes = self.turns.settle(turn, self.runner.run_turn(turn))
+        outcomes = self.turns.settle(turn, self.runner.launch(turn)())
         spoke = {outcome.number for outcome in outcomes if outcome.tokens}
         return time.perf_counter() - began, spoke
 

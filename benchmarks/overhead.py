@@ -150,7 +150,7 @@ def bare(
             start()
         turn = turns.plan()
         assert turn is not None
-        for outcome in turns.settle(turn, runner.run_turn(turn)):
+        for outcome in turns.settle(turn, runner.launch(turn)()):
             said += len(outcome.tokens)
     return said / (time.perf_counter() - began)
 

@@ -160,7 +160,7 @@ def resolve(options: SamplingOptions, defaults: Sampling, *, seed: int) -> Sampl
         InvalidRequest: A value is out of range; ``param`` names it.
     """
     values: dict[str, Any] = {}
-    for name in (attribute.name for attribute in fields(Sampling)):
+    for name in (attribute.name for attribute in fields(SamplingOptions)):
         asked = getattr(options, name)
         values[name] = getattr(defaults, name) if asked is None else asked
         if isinstance(asked, float) and not math.isfinite(asked):

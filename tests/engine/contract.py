@@ -14,7 +14,9 @@ from attrs import evolve
 from drive import Drive, Stream, run_streams
 
 from chatstream_trio.engine.runner import (
+    Ability,
     Decode,
+    Grammar,
     Prefill,
     Runner,
     Sampling,
@@ -35,6 +37,15 @@ MIXED = (
     Sampling(temperature=1.0, presence_penalty=0.7, frequency_penalty=0.4, seed=1),
     Sampling(temperature=1.0, logit_bias={3: 4.0, 5: -100.0}, seed=11),
 )
+
+
+NEEDS = {
+    Ability.GRAMMAR: Start(0, (1, 2), Sampling(grammar=Grammar("regex", "a+"))),
+    Ability.LOGPROBS: Start(0, (1, 2), Sampling(logprobs=0)),
+    Ability.ADAPTER: Start(0, (1, 2), adapter="polite"),
+    Ability.POOL: Start(0, (1, 2), pool=True),
+    Ability.PROMPT_LOGPROBS: Start(0, (1, 2), prompt_logprobs=2),
+}
 
 
 def some_prompt(chance: random.Random, runner: Runner, longest: int = 14) -> tuple[int, ...]:
@@ -79,6 +90,17 @@ class RunnerContract:
         run_streams(runner, Stream((1, 2), tokens=2))
         assert runner.info == info
 
+    @pytest.mark.parametrize(("ability", "start"), NEEDS.items())
+    def test_what_it_cannot_do_it_refuses(
+        self, runner: Runner, ability: Ability, start: Start
+    ) -> None:
+        """With a sentence that names it, and before anything is done."""
+        assert start.needs == {ability}
+        if ability not in runner.info.abilities:
+            turn = Turn(started=(start,), prefill=(Prefill(0, 0, len(start.prompt)),))
+            with pytest.raises(ValueError, match=f"without {ability.value}$"):
+                runner.launch(turn)()
+
     @pytest.mark.parametrize("sampling", MIXED)
     def test_chunks_of_a_prompt_do_not_change_the_answer(
         self, runner: Runner, sampling: Sampling
@@ -93,9 +115,9 @@ class RunnerContract:
     def test_only_finished_prefills_answer(self, runner: Runner) -> None:
         """Law 5: an unfinished prefill yields no step, a finished one exactly one."""
         start = Start(2, (1, 2, 3, 4))
-        assert not runner.run_turn(Turn(started=(start,), prefill=(Prefill(2, 0, 2),))).steps
-        assert not runner.run_turn(Turn(prefill=(Prefill(2, 2, 3),))).steps
-        (step,) = runner.run_turn(Turn(prefill=(Prefill(2, 3, 4),))).steps
+        assert not runner.launch(Turn(started=(start,), prefill=(Prefill(2, 0, 2),)))().steps
+        assert not runner.launch(Turn(prefill=(Prefill(2, 2, 3),)))().steps
+        (step,) = runner.launch(Turn(prefill=(Prefill(2, 3, 4),)))().steps
         assert step.row == 2
         assert len(step.tokens) == 1
         assert step.fault is None
@@ -119,14 +141,14 @@ class RunnerContract:
         prompt, chance = (3, 1, 4, 1, 5), random.Random(9)
         said = run_streams(fresh, Stream(prompt, tokens=40, sampling=sampling))[0]
         start = Start(1, prompt, sampling)
-        used.run_turn(Turn(started=(start,), prefill=(Prefill(1, 0, len(prompt)),)))
+        used.launch(Turn(started=(start,), prefill=(Prefill(1, 0, len(prompt)),)))()
         done = 1
         while done < 32:
             right = chance.randint(0, 4)
             wrong = tuple((token + 1) % 50 for token in said[done + right : done + right + 2])
             draft = (*said[done : done + right], *wrong[: chance.randint(0, 2)])
             decode = Decode(1, said[done - 1], len(prompt) + done - 1, draft)
-            (step,) = used.run_turn(Turn(decode=(decode,))).steps
+            (step,) = used.launch(Turn(decode=(decode,)))().steps
             assert list(step.tokens) == said[done : done + right + 1]
             done += len(step.tokens)
 
@@ -137,16 +159,16 @@ class RunnerContract:
         said = run_streams(fresh, *(Stream(prompt, tokens=20) for prompt in prompts))
         start = tuple(Start(row, prompt) for row, prompt in enumerate(prompts))
         read = tuple(Prefill(row, 0, len(prompt)) for row, prompt in enumerate(prompts))
-        runner.run_turn(Turn(started=start, prefill=read))
+        runner.launch(Turn(started=start, prefill=read))()
         one = Decode(0, said[0][0], 3, tuple(said[0][1:6]))
         two = Decode(1, said[1][0], 4)
-        steps = {step.row: step.tokens for step in runner.run_turn(Turn(decode=(one, two))).steps}
+        steps = {step.row: step.tokens for step in runner.launch(Turn(decode=(one, two)))().steps}
         assert steps == {0: tuple(said[0][1:7]), 1: tuple(said[1][1:2])}
 
     def test_a_turn_without_work_gives_nothing(self, runner: Runner) -> None:
         """A turn may only say that rows ended, or start one without reading yet."""
-        assert runner.run_turn(Turn()) == TurnResult()
-        assert runner.run_turn(Turn(ended=(0,), started=(Start(0, (1,)),))) == TurnResult()
+        assert runner.launch(Turn())() == TurnResult()
+        assert runner.launch(Turn(ended=(0,), started=(Start(0, (1,)),)))() == TurnResult()
 
     @pytest.mark.parametrize("seed", range(12))
     def test_company_does_not_change_what_a_stream_says(self, runner: Runner, seed: int) -> None:
@@ -177,10 +199,10 @@ class RunnerContract:
     def test_a_row_can_end_and_start_in_one_turn(self, runner: Runner) -> None:
         """A newcomer may get the row of a stream that ended just now, its prompt read or not."""
         expected = run_streams(runner, Stream((7, 8), tokens=1))[0]
-        runner.run_turn(Turn(started=(Start(1, tuple(range(20))),), prefill=(Prefill(1, 0, 15),)))
+        runner.launch(Turn(started=(Start(1, tuple(range(20))),), prefill=(Prefill(1, 0, 15),)))()
         start = Start(1, (7, 8))
         turn = Turn(ended=(1,), started=(start,), prefill=(Prefill(1, 0, 2),))
-        (step,) = runner.run_turn(turn).steps
+        (step,) = runner.launch(turn)().steps
         assert list(step.tokens) == expected
 
     @pytest.mark.parametrize("seed", range(4))
@@ -194,14 +216,14 @@ class RunnerContract:
         whole, parts = (make_runner(rows=3, max_model_len=64) for _ in range(2))
         start = tuple(Start(row, (row + 1, row + 2, 3), SAMPLED) for row in range(3))
         first = Turn(started=start, prefill=tuple(Prefill(row, 0, 3) for row in range(3)))
-        said = {step.row: step.tokens[0] for step in whole.run_turn(first).steps}
-        parts.run_turn(first)
+        said = {step.row: step.tokens[0] for step in whole.launch(first)().steps}
+        parts.launch(first)()
         decode = tuple(Decode(row, said[row], 3) for row in range(3))
         expected = sorted(
-            (step.row, step.tokens) for step in whole.run_turn(Turn(decode=decode)).steps
+            (step.row, step.tokens) for step in whole.launch(Turn(decode=decode))().steps
         )
-        parts.run_turn(Turn(decode=decode))
-        alone = [parts.run_turn(Turn(decode=(step,))).steps[0] for step in decode]
+        parts.launch(Turn(decode=decode))()
+        alone = [parts.launch(Turn(decode=(step,)))().steps[0] for step in decode]
         assert [(step.row, step.tokens) for step in alone] == expected
 
     def test_the_same_seed_says_the_same_after_a_restart(self, make_runner: MakeRunner) -> None:
@@ -231,12 +253,12 @@ class RunnerContract:
         kept = len(first.prompt) + 5
         start = Start(row, prompt, sampling, kept=kept, source=0, stream=77)
         turn = Turn(started=(start,), prefill=(Prefill(row, kept, len(prompt)),))
-        steps = used.run_turn(turn).steps
-        assert used.run_turn(turn).steps == steps
+        steps = used.launch(turn)().steps
+        assert used.launch(turn)().steps == steps
         answer = [steps[0].tokens[0]]
         for position in range(len(prompt), len(prompt) + 7):
             decode = Decode(row, answer[-1], position)
-            answer.append(used.run_turn(Turn(decode=(decode,))).steps[0].tokens[0])
+            answer.append(used.launch(Turn(decode=(decode,)))().steps[0].tokens[0])
         assert answer == run_streams(fresh, Stream(prompt, tokens=8, sampling=sampling))[0]
 
     def test_a_start_is_carried_out_once(self, make_runner: MakeRunner) -> None:
@@ -256,7 +278,7 @@ class RunnerContract:
             0: run_streams(fresh, Stream(other, tokens=1))[0],
         }
         for _ in range(2):
-            steps = used.run_turn(turn).steps
+            steps = used.launch(turn)().steps
             assert {step.row: list(step.tokens) for step in steps} == expected
 
     @pytest.mark.parametrize("sampling", MIXED)
@@ -272,10 +294,10 @@ class RunnerContract:
             text = (*stream.prompt, *expected[:said])
             start = Start(row, text, sampling, stream=100 + said, said=said)
             turn = Turn(started=(start,), prefill=(Prefill(row, 0, len(text)),))
-            answer = [runner.run_turn(turn).steps[0].tokens[0]]
+            answer = [runner.launch(turn)().steps[0].tokens[0]]
             for position in range(len(text), len(text) + 5):
                 decode = Decode(row, answer[-1], position)
-                answer += runner.run_turn(Turn(decode=(decode,))).steps[0].tokens
+                answer += runner.launch(Turn(decode=(decode,)))().steps[0].tokens
             assert answer == expected[said : said + 6]
 
     def test_full_pages_can_be_shared(self, make_runner: MakeRunner) -> None:
@@ -291,13 +313,13 @@ class RunnerContract:
         tables = {0: (5, 2, 7, 0), 1: (5, 2, 3, 6)}
         started = (Start(0, first, stream=1),)
         turn = Turn((), started, (Prefill(0, 0, len(first)),), tables=tables)
-        said = [list(one.run_turn(turn).steps[0].tokens), []]
+        said = [list(one.launch(turn)().steps[0].tokens), []]
         started = (Start(1, second, kept=2 * size, stream=2),)
         decode = (Decode(0, said[0][-1], len(first)),)
         turn = Turn((), started, (Prefill(1, 2 * size, len(second)),), decode, tables)
         for number in range(8):
             for _ in range(2):  # a turn may be run again
-                steps = {step.row: step.tokens for step in one.run_turn(turn).steps}
+                steps = {step.row: step.tokens for step in one.launch(turn)().steps}
             said = [[*said[row], *steps[row]] for row in range(2)]
             decode = (
                 Decode(0, said[0][-1], len(first) + number + 1),

@@ -14,6 +14,7 @@ from attrs import define, evolve, field, frozen
 from chatstream_trio.engine.runner import (
     GREEDY,
     Decode,
+    Finish,
     Prefill,
     Runner,
     RunnerInfo,
@@ -21,7 +22,6 @@ from chatstream_trio.engine.runner import (
     Start,
     Step,
     Turn,
-    TurnResult,
 )
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
@@ -100,9 +100,9 @@ class Drive:
         return newcomers
 
     def _step(self, turn: Turn) -> tuple[Step, ...]:
-        steps = self.runner.run_turn(turn).steps
+        steps = self.runner.launch(turn)().steps
         if self.twice:
-            again = self.runner.run_turn(turn).steps
+            again = self.runner.launch(turn)().steps
             assert _by_row(again) == _by_row(steps), "the same turn gave another result"
         self.turns.append((turn, steps))
         return steps
@@ -182,11 +182,11 @@ class Paged:
         table = tuple(range(row, rows * pages, rows))
         return table[::-1] if row % 2 else table
 
-    def run_turn(self, turn: Turn) -> TurnResult:
+    def launch(self, turn: Turn) -> Finish:
         """With tables for the rows that have none."""
         work = (*turn.started, *turn.prefill, *turn.decode)
         tables = {item.row: self.table(item.row) for item in work}
-        return self.runner.run_turn(evolve(turn, tables={**tables, **turn.tables}))
+        return self.runner.launch(evolve(turn, tables={**tables, **turn.tables}))
 
 
 @define
@@ -225,7 +225,7 @@ def run_turns(
         loop.paused += len(begun.intersection(start.row for start in turn.started))
         begun -= set(turn.ended)
         begun |= {start.row for start in turn.started}
-        result = runner.run_turn(turn)
+        result = runner.launch(turn)()
         check(turns, turn)
         for outcome in turns.settle(turn, result):
             assert outcome.fault is None, outcome

@@ -192,7 +192,7 @@ def test_a_turn_that_does_not_fit_is_refused() -> None:
     runner = in_half("llama")
     start = Start(0, (*tuple(range(97)), 1, 2, 3, 4))
     with pytest.raises(ValueError, match="larger than"):
-        runner.run_turn(Turn(started=(start,), prefill=(Prefill(0, 0, 101),)))
+        runner.launch(Turn(started=(start,), prefill=(Prefill(0, 0, 101),)))()
 
 
 @pytest.mark.parametrize("wanted", [True, False])

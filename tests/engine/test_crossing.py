@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from contract import MIXED
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -64,6 +65,7 @@ def on_meta(name: str, *, block_size: int | None) -> TransformersRunner:
     paged = block_size is not None
     pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=META)
     info = RunnerInfo("m", "meta", 4, 128, VOCABULARY, block_size=size, blocks=blocks)
+    info = evolve(info, computes_aside=True)
     return TransformersRunner(forward, info=info, pool=pool)
 
 
@@ -138,10 +140,10 @@ def test_a_device_that_failed_for_good_ends_the_runner(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(runner._forward, "run", fail)
     with pytest.raises(torch.OutOfMemoryError):
-        runner.run_turn(turn)
+        runner.launch(turn)()
     monkeypatch.setattr(runner_module, "works", lambda _: False)
     with pytest.raises(RunnerLost, match="cpu has failed: too much"):
-        runner.run_turn(turn)
+        runner.launch(turn)()
 
 
 def test_a_device_works_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

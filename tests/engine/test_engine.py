@@ -108,8 +108,8 @@ async def test_cancelling_the_engine_ends_the_thread_and_lets_go(threaded: bool)
 class BrokenRunner(ScriptedRunner):
     """Its answers break the turn loop itself: what no search for a culprit can mend."""
 
-    def run_turn(self, turn: Turn) -> object:  # type: ignore[override]
-        return None
+    def launch(self, turn: Turn) -> object:  # type: ignore[override]
+        return lambda: None
 
 
 async def test_a_lost_runner_lets_go_of_all_streams(threaded: bool) -> None:

@@ -32,19 +32,19 @@ def test_it_says_the_last_message_over_and_over() -> None:
     """A word a token, any number of tokens."""
     runner = ScriptedRunner(rows=1)
     prompt = (0, 1, 2, 0, 7, 8)
-    result = runner.run_turn(Turn(started=(Start(0, prompt),), prefill=(Prefill(0, 0, 6),)))
+    result = runner.launch(Turn(started=(Start(0, prompt),), prefill=(Prefill(0, 0, 6),)))()
     said = list(result.steps[0].tokens)
     for position in range(6, 10):
-        said += runner.run_turn(Turn(decode=(Decode(0, said[-1], position),))).steps[0].tokens
+        said += runner.launch(Turn(decode=(Decode(0, said[-1], position),)))().steps[0].tokens
     assert said == [7, 8, 7, 8, 7]
 
 
 def test_a_gap_in_the_cache_is_an_error() -> None:
     """It can tell that a turn loop forgot to feed a token."""
     runner = ScriptedRunner(rows=1)
-    runner.run_turn(Turn(started=(Start(0, (7, 8)),), prefill=(Prefill(0, 0, 2),)))
+    runner.launch(Turn(started=(Start(0, (7, 8)),), prefill=(Prefill(0, 0, 2),)))()
     with pytest.raises(RuntimeError, match="position 3 after only 2"):
-        runner.run_turn(Turn(decode=(Decode(0, 7, 3),)))
+        runner.launch(Turn(decode=(Decode(0, 7, 3),)))()
 
 
 def test_a_wrong_table_is_heard() -> None:
@@ -52,9 +52,9 @@ def test_a_wrong_table_is_heard() -> None:
     runner = ScriptedRunner(rows=2, max_model_len=64, block_size=4)
     starts = (Start(0, (1, 2, 3)), Start(1, (7, 8, 9)))
     prefill = (Prefill(0, 0, 3), Prefill(1, 0, 3))
-    runner.run_turn(Turn((), starts, prefill, tables={0: (5,), 1: (3,)}))
-    (step,) = runner.run_turn(Turn(decode=(Decode(0, 1, 3),), tables={0: (3,)})).steps
+    runner.launch(Turn((), starts, prefill, tables={0: (5,), 1: (3,)}))()
+    (step,) = runner.launch(Turn(decode=(Decode(0, 1, 3),), tables={0: (3,)}))().steps
     assert step.tokens == (8,)
     start = Start(0, (1, 2, 3, 4, 5), kept=4)
     with pytest.raises(RuntimeError, match="do not hold 4 tokens"):
-        runner.run_turn(Turn((), (start,), (Prefill(0, 4, 5),), tables={0: (6, 7)}))
+        runner.launch(Turn((), (start,), (Prefill(0, 4, 5),), tables={0: (6, 7)}))()

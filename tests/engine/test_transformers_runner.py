@@ -185,7 +185,7 @@ def test_a_poisoned_prompt_that_was_never_finished_leaves_nothing(size: int | No
     with torch.no_grad():
         model.get_input_embeddings().weight[60] = torch.nan
     start = Start(0, (60,) * 30)
-    runner.run_turn(Turn(started=(start,), prefill=(Prefill(0, 0, 29),)))
+    runner.launch(Turn(started=(start,), prefill=(Prefill(0, 0, 29),)))()
     for row in (2, 0):
         short, long = Stream((8, 9), tokens=12, row=row), Stream(tuple(range(20)), 12, row=1)
         assert run_streams(runner, short, long) == expected
@@ -204,10 +204,10 @@ def test_a_turn_that_raised_can_be_run_again() -> None:
     class Stubborn:
         info = runner.info
 
-        def run_turn(self, turn: Turn) -> Any:
+        def launch(self, turn: Turn) -> Any:
             with pytest.raises(MemoryError):
-                runner.run_turn(turn)
-            return runner.run_turn(turn)
+                runner.launch(turn)()
+            return runner.launch(turn)
 
     assert run_streams(Stubborn(), stream) == expected
     handle.remove()
@@ -240,7 +240,7 @@ def _fail() -> None:
 def test_a_turn_that_breaks_the_contract_is_refused(llama: Runner, turn: Turn) -> None:
     """A wrong id or position must not reach a GPU, nor somebody else's memory."""
     with pytest.raises(ValueError, match=r"\S"):
-        llama.run_turn(turn)
+        llama.launch(turn)()
 
 
 @pytest.mark.parametrize("seed", range(20))

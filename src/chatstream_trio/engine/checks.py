@@ -65,7 +65,19 @@ def check_turn(
     return read
 
 
+def check_abilities(start: Start, info: RunnerInfo) -> None:
+    """Refuse a start that needs what the runner cannot do.
+
+    Raises:
+        ValueError: The message names it.
+    """
+    if lacking := start.needs - info.abilities:
+        names = " and ".join(sorted(ability.value for ability in lacking))
+        raise ValueError(f"this model is served without {names}")
+
+
 def _check_start(start: Start, table: tuple[int, ...], info: RunnerInfo) -> None:
+    check_abilities(start, info)
     if not 0 <= start.row < info.rows:
         raise ValueError(f"there is no row {start.row}")
     if len(start.prompt) > info.max_model_len:

@@ -1,8 +1,9 @@
 """What a turn takes and what it gives: the contract between the engine and a model.
 
-A :class:`Runner` is a plain synchronous object with one method, so that the same runner can live
-in a thread, in another process or on another machine: everything in a :class:`Turn` and a
-:class:`TurnResult` is a frozen value. It does not know requests, seats, queues, text or time.
+A :class:`Runner` is a plain synchronous object with one method, ``launch(turn)``, which gives what
+finishes the turn. So the same runner can live in a thread, in another process or on another
+machine: everything in a :class:`Turn` and a :class:`TurnResult` is a frozen value. It does not know
+requests, seats, queues, text or time.
 
 Rows. A stream has a *row*, a number from 0 to ``rows - 1`` that the engine hands out. What a runner
 knows of a stream, it knows by row, and a :class:`Start` overwrites all of it.
@@ -15,7 +16,8 @@ a turn again means the same again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from enum import Enum
+from typing import Any, Protocol, TypeAlias
 
 from attrs import Attribute, Factory, field, frozen, validators
 
@@ -36,6 +38,15 @@ def _between(low: float, high: float) -> Callable[[Any, Attribute[Any], float], 
 def _check_bias(_: object, __: object, value: Mapping[int, float]) -> None:
     if not all(-100 <= bias <= 100 for bias in value.values()):
         raise InvalidRequest("logit_bias values must be between -100 and 100", param="logit_bias")
+
+
+@frozen
+class Grammar:
+    """A language that an answer has to belong to. What its source means, its kind says."""
+
+    kind: str
+    """``json_schema``, ``regex`` or ``ebnf``, for example."""
+    source: str
 
 
 @frozen
@@ -61,9 +72,25 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default=Factory(dict), validator=_check_bias)
     """Token id -> what is added to its logit. Ids outside of the vocabulary are refused earlier."""
     seed: int = field(default=0, validator=_between(-(2**63), 2**63 - 1))
+    grammar: Grammar | None = None
+    """What the answer must be. How far the answer is in it, the runner knows by row and position,
+    so that a turn that runs again changes nothing."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are named at each position, with their log-probabilities;
+    0 gives that of the chosen token alone. None: not asked for."""
 
 
 GREEDY = Sampling(temperature=0.0)
+
+
+class Ability(Enum):
+    """What a runner may be able to do besides saying tokens. The values are for messages."""
+
+    LOGPROBS = "log-probabilities"
+    PROMPT_LOGPROBS = "log-probabilities of a prompt"
+    POOL = "embeddings"
+    GRAMMAR = "grammars"
+    ADAPTER = "adapters"
 
 
 @frozen
@@ -89,6 +116,24 @@ class Start:
     """A number that no other start has; None makes every start a new one."""
     said: int = 0
     """So many tokens at the end of ``prompt`` are the stream's own, from before a pause."""
+    adapter: str | None = None
+    """The adapter (LoRA) that the stream is computed with; None: the model as it is."""
+    pool: bool = False
+    """The end of the prompt gives a vector instead of a token, and the stream is over."""
+    prompt_logprobs: int | None = None
+    """As :attr:`Sampling.logprobs`, for the tokens of the prompt."""
+
+    @property
+    def needs(self) -> frozenset[Ability]:
+        """What the runner must be able to do besides, to carry this out."""
+        wanted = {
+            Ability.GRAMMAR: self.sampling.grammar is not None,
+            Ability.LOGPROBS: self.sampling.logprobs is not None,
+            Ability.ADAPTER: self.adapter is not None,
+            Ability.POOL: self.pool,
+            Ability.PROMPT_LOGPROBS: self.prompt_logprobs is not None,
+        }
+        return frozenset(ability for ability, is_wanted in wanted.items() if is_wanted)
 
 
 @frozen
@@ -139,8 +184,17 @@ class Turn:
 
 
 @frozen
+class Likelihood:
+    """How likely a token was, and what would have been likelier. Natural logarithms."""
+
+    logprob: float
+    best: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with their log-probabilities, the likeliest first."""
+
+
+@frozen
 class Step:
-    """What one row got out of a turn: tokens, or a fault that ends this stream only.
+    """What one row got out of a turn: tokens, a vector, or a fault that ends this stream only.
 
     One token, but for a :class:`Decode` with a ``draft``, which may give up to one more than that.
     """
@@ -148,6 +202,12 @@ class Step:
     row: int
     tokens: tuple[int, ...] = ()
     fault: str | None = None
+    logprobs: tuple[Likelihood, ...] = ()
+    """One for each token, where the stream asked for them."""
+    pooled: tuple[float, ...] | None = None
+    """The vector, where the stream asked for one. There are no tokens then."""
+    prompt_logprobs: tuple[Likelihood, ...] = ()
+    """With the first token, where asked for: one for each token of the prompt but the first."""
 
 
 @frozen
@@ -174,6 +234,11 @@ class RunnerInfo:
     """What holds where a request says nothing (from the model's generation config)."""
     pace: float = 0.0
     """Seconds that a turn lasts at least (scripted runners only)."""
+    abilities: frozenset[Ability] = frozenset()
+    """What it can do besides saying tokens. What it lacks, its check refuses."""
+    computes_aside: bool = False
+    """Whether its device computes a launched turn by itself (a GPU does), so that there is time
+    meanwhile for what the last one gave. Others compute when a turn is finished."""
     notes: tuple[str, ...] = ()
     """Lines worth telling the operator at start: sizes, threads, choices made."""
     block_size: int = Factory(lambda self: self.max_model_len, takes_self=True)
@@ -194,21 +259,7 @@ class RunnerLost(Exception):
 
 
 Finish: TypeAlias = Callable[[], TurnResult]
-"""Waits for a turn that was begun. What :meth:`Runner.run_turn` may raise, it may raise."""
-
-
-@runtime_checkable
-class Launches(Protocol):
-    """What a :class:`Runner` may do besides, whose device computes by itself (a GPU does)."""
-
-    def launch(self, turn: Turn) -> Finish:
-        """Begin a turn and come back while it runs, so that there is time for what the last one
-        gave. Each turn is finished before the next is begun.
-
-        Raises:
-            RunnerLost, Exception: As :meth:`Runner.run_turn`.
-        """
-        ...
+"""Waits for a turn that was launched. What :meth:`Runner.launch` may raise, it may raise."""
 
 
 class Runner(Protocol):
@@ -219,8 +270,8 @@ class Runner(Protocol):
         """Constant from construction on."""
         ...
 
-    def run_turn(self, turn: Turn) -> TurnResult:
-        """Carry out one turn.
+    def launch(self, turn: Turn) -> Finish:
+        """Begin one turn. It is finished before the next one is launched.
 
         All rows share one forward pass. What a row gets depends on that row alone (law 7 of the
         design). If a row's own numbers go wrong it gets a ``fault``, and the others their tokens.

@@ -11,11 +11,14 @@ tokens, says something wrong: tests of the turn loop on this runner can fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from attrs import define, field
 
+from chatstream_trio.engine.checks import check_abilities
 from chatstream_trio.engine.runner import (
     Decode,
+    Finish,
     Prefill,
     RunnerInfo,
     Sampling,
@@ -74,8 +77,11 @@ class ScriptedRunner:
             blocks=self.blocks or self.rows * -(-self.max_model_len // size),
         )
 
-    def run_turn(self, turn: Turn) -> TurnResult:
-        """Carry out one turn; see :class:`~chatstream_trio.engine.runner.Runner`."""
+    def launch(self, turn: Turn) -> Finish:
+        """Carry out a turn, when it is finished; see :class:`~.runner.Runner`."""
+        return partial(self._run, turn)
+
+    def _run(self, turn: Turn) -> TurnResult:
         if self.on_turn is not None:
             self.on_turn(turn)
         for start in turn.started:
@@ -88,6 +94,7 @@ class ScriptedRunner:
         before = self._starts.get(start.row)
         if start.stream is not None and before is not None and before.stream == start.stream:
             return  # the turn is run again
+        check_abilities(start, self.info)
         whole, rest = divmod(start.kept, self.info.block_size)
         own = table[whole]
         source = own if start.source is None else start.source

@@ -17,7 +17,6 @@ from attrs import frozen
 
 from chatstream_trio.engine.runner import (
     Finish,
-    Launches,
     Runner,
     RunnerLost,
     Step,
@@ -96,7 +95,7 @@ def work(
 
     while True:
         pause = max(0.0, next_turn - clock()) if turns.active else None
-        if pause != 0 or not isinstance(runner, Launches):
+        if pause != 0 or not runner.info.computes_aside:
             deliver()
         commands = yield pause
         let_go: list[StreamOutcome] = []
@@ -155,8 +154,6 @@ def work_in_thread(loop: TurnLoop, inbox: Inbox) -> None:
 
 def _launch(runner: Runner, turn: Turn) -> Finish:
     """Begin a turn. What goes wrong is said when it is finished."""
-    if not isinstance(runner, Launches):
-        return partial(runner.run_turn, turn)
     try:
         return runner.launch(turn)
     except Exception as error:
@@ -182,7 +179,7 @@ def _finish(runner: Runner, turn: Turn, finish: Finish) -> TurnResult:
 
 def _run_alone(runner: Runner, turn: Turn) -> tuple[Step, ...]:
     try:
-        return runner.run_turn(turn).steps
+        return runner.launch(turn)().steps
     except RunnerLost:
         raise
     except Exception as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 
@@ -60,21 +59,17 @@ class TransformersRunner:
         """Constant from construction on."""
         return self._info
 
-    def run_turn(self, turn: Turn) -> TurnResult:
-        """Carry out one turn; see :meth:`.runner.Runner.run_turn`.
+    def launch(self, turn: Turn) -> Finish:
+        """Begin a turn; see :meth:`.runner.Runner.launch`. A CPU has computed nothing yet.
 
         Raises:
             ValueError: The turn breaks the contract; nothing was done.
             RunnerLost: The device is of no use any more.
             Exception: What the model raised, out of memory for example.
         """
-        return self._begin(turn)()
-
-    def launch(self, turn: Turn) -> Finish:
-        """Begin a turn; see :meth:`.runner.Launches.launch`. A CPU has computed nothing yet."""
-        if self._pool.device.type == "cpu":
-            return partial(self.run_turn, turn)
-        return self._begin(turn)
+        if self._info.computes_aside:
+            return self._begin(turn)
+        return lambda: self._begin(turn)()
 
     def _begin(self, turn: Turn) -> Finish:
         prompts = check_turn(turn, self._info, self._prompts)

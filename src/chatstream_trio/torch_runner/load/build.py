@@ -181,6 +181,7 @@ def make_runner(
         vocab_size=ready.vocab_size,
         eos_token_ids=loading.eos_token_ids(model, ready.vocab_size),
         sampling=loading.sampling_defaults(model),
+        computes_aside=device.type != "cpu",
         notes=(*_notes(ready, pool, rows, model.dtype), *recorded),
         block_size=pool.block_size,
         blocks=pool.blocks,
