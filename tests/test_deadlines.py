@@ -12,6 +12,7 @@ from chatstream_trio import (
     ChatStream,
     EngineFailed,
     FirstTokenTimeout,
+    GenerationState,
     Health,
     InvalidRequest,
     Model,
@@ -19,6 +20,7 @@ from chatstream_trio import (
     RunnerLost,
     ScriptedRunner,
     Settings,
+    StreamFault,
     Timeouts,
     TotalTimeout,
 )
@@ -103,7 +105,8 @@ def test_ceilings_and_ranges() -> None:
 
 
 async def test_a_lost_runner_is_replaced(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Who has a seat gets an error, who waits keeps the place and is served by the next runner."""
+    """Law 12: who has a seat keeps it and goes on behind what was said, who waits keeps the place;
+    who comes meanwhile is told."""
     loads: Iterator[ScriptedRunner | Exception] = iter(
         [
             ScriptedRunner(
@@ -123,50 +126,83 @@ async def test_a_lost_runner_is_replaced(autojump_clock: MockClock, nursery: tri
     settings = Settings(max_active=1, max_waiting=3)
     model = Model("scripted", WordCodec, load)
     async with ChatStream.open(settings, model=model, threaded=False) as chat:
-        (unlucky,) = await seat(nursery, chat, "a lost")
+        (unlucky,) = await seat(nursery, chat, "a lost", max_tokens=4)
         (waiting,) = await seat(nursery, chat, "b", max_tokens=2)
-        await unlucky.over.wait()
-        assert unlucky.text == "a "
-        assert isinstance(unlucky.error, EngineFailed)
-        await wait_all_tasks_blocked()
+        while chat.health is Health.OK:
+            await trio.sleep(0.01)
+        lost_at = trio.current_time()
         assert chat.health is Health.FAILED
         late = Guest(chat, ask("c"))
         nursery.start_soon(late.run)
         await late.over.wait()
         assert isinstance(late.error, EngineFailed)
+        assert unlucky.generation is not None
         assert waiting.generation is not None
+        assert unlucky.generation.status().state is GenerationState.PAUSED
+        assert unlucky.text == "a "
         assert waiting.generation.status().position == 1
-        lost_at = trio.current_time()
+        while chat.health is not Health.OK:
+            await trio.sleep(0.01)
+        assert 0.3 <= trio.current_time() - lost_at + 0.01 <= 0.4  # 0.1 s and 0.2 s
         await waiting.over.wait()
+        assert (unlucky.text, unlucky.error) == ("a lost a lost ", None)
         assert waiting.text == "b b "
-        assert 3.0 <= trio.current_time() - lost_at <= 3.0 + 3 * TURN  # backoffs of 1 s and 2 s
         assert chat.health is Health.OK
         await trio.sleep(TURN)
         assert_empty(chat)
 
 
+async def test_deadlines_go_on_while_there_is_no_runner(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """A stream waits for the next runner no longer than it would wait for anything."""
+    loads = iter([ScriptedRunner(faults={token_id("lost "): RunnerLost("device gone")})])
+
+    def load(progress: object) -> ScriptedRunner:
+        for runner in loads:
+            return runner
+        raise OSError("still gone")
+
+    model = Model("scripted", WordCodec, load)
+    async with ChatStream.open(Settings(), model=model, threaded=False) as chat:
+        (guest,) = await seat(nursery, chat, "a lost", timeouts=Timeouts(total=30))
+        began = trio.current_time()
+        await guest.over.wait()
+        assert isinstance(guest.error, TotalTimeout)
+        assert trio.current_time() - began <= 30
+        await wait_all_tasks_blocked()
+        assert_empty(chat)
+
+
 async def test_the_backoff_begins_anew(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Twice as long each time, but not for a runner that had been well for a while."""
+    """Twice as long each time, but not for a runner that finished turns. A stream that brings down
+    three runners in a row ends with a fault."""
     loaded: list[float] = []
+    turned: list[float] = []
 
     def load(progress: object) -> ScriptedRunner:
         loaded.append(trio.current_time())
         return ScriptedRunner(
-            rows=1, pace=TURN, faults={token_id("lost "): RunnerLost("device gone")}
+            rows=1,
+            pace=TURN,
+            faults={token_id("lost "): RunnerLost("device gone")},
+            on_turn=lambda _: turned.append(trio.current_time()),
         )
 
     async with ChatStream.open(
         Settings(max_active=1), model=Model("scripted", WordCodec, load), threaded=False
     ) as chat:
-        pauses = []
-        for wait in (0, 0, 0, 100):
-            await trio.sleep(wait)
-            while chat.health is not Health.OK:
-                await trio.sleep(0.25)
-            (unlucky,) = await seat(nursery, chat, "lost")
-            await unlucky.over.wait()
-            lost_at = trio.current_time()
-            while chat.health is not Health.OK:
-                await trio.sleep(0.25)
-            pauses.append(loaded[-1] - lost_at)
-        assert pauses == [1.0, 2.0, 4.0, 1.0]
+        (culprit,) = await seat(nursery, chat, "lost")
+        await culprit.over.wait()
+        assert isinstance(culprit.error, StreamFault)
+        assert len(turned) == 3
+        while chat.health is not Health.OK:
+            await trio.sleep(0.01)
+        gaps = [back - gone for back, gone in zip(loaded[1:], turned, strict=True)]
+        assert gaps == [pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.4)]
+        (other,) = await seat(nursery, chat, "a lost")
+        while len(loaded) < 5:
+            await trio.sleep(0.01)
+        assert other.text == "a "
+        assert loaded[4] - turned[4] == pytest.approx(0.1)
+        other.scope.cancel()

@@ -106,10 +106,12 @@ async def test_drain() -> None:
 
 
 async def test_faults() -> None:
-    """Law 8: a fault ends its own stream, with an error, and no other."""
+    """Law 8 and 12: a fault ends its own stream, with an error, and no other; nor does the loss of
+    the runner."""
     row, turn, runner = await run("faults")
     assert figures(row).errors.keys() == figures(turn).errors.keys() == {"stream_fault"}
-    assert figures(runner).errors["failed"] > 0
+    assert figures(runner).errors["failed"] > 0, "who came meanwhile was refused"
+    assert runner.extra["others_that_broke"] == 0
     assert runner.extra["served_afterwards"] > 0
 
 

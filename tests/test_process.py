@@ -248,7 +248,7 @@ def test_faults_on_demand() -> None:
             assert (broken.status_code, broken.json()["error"]["code"]) == (status, code)
             assert ask("a").status_code == 200
         lost = ask("a !lost")
-        assert (lost.status_code, lost.json()["error"]["code"]) == (503, "failed")
+        assert (lost.status_code, lost.json()["error"]["code"]) == (500, "stream_fault")
         while (answer := ask("b")).status_code == 503:
             assert answer.headers["retry-after"]
         assert answer.json()["choices"][0]["message"]["content"] == "b b b "

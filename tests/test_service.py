@@ -39,6 +39,7 @@ from chatstream_trio import (
     Text,
     Usage,
 )
+from chatstream_trio.engine.engine import LocalEngine
 from chatstream_trio.engine.scripted_runner import StreamFaultError
 from chatstream_trio.text.words import WordCodec, token_id
 from house import TURN, Guest, ask, assert_empty, open_house, seat
@@ -518,18 +519,22 @@ async def test_closing_the_service_ends_its_requests(
 async def test_a_lost_engine_is_told_to_everybody(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Law 4 and /health: nobody hangs, nobody is let in, and the cause is known."""
+    """/health, and law 12: nobody is let in meanwhile, the cause is known, and nobody loses a word,
+    also when it is the turn loop itself that breaks."""
     async with open_house() as chat:
-        (guest,) = await seat(nursery, chat, "a")
+        (guest,) = await seat(nursery, chat, "a", max_tokens=9)
+        await trio.sleep(2.5 * TURN)
+        assert isinstance(chat._engine, LocalEngine)
         chat._engine._driver.put("no command at all")  # type: ignore[arg-type]
-        await guest.over.wait()
-        assert isinstance(guest.error, EngineFailed)
+        await wait_all_tasks_blocked()
         assert chat.health is Health.FAILED
         with pytest.raises(EngineFailed):
             async with chat.generate(ask()):
                 raise AssertionError
-        await wait_all_tasks_blocked()
         assert "no command at all" in str(chat.failure)
+        await guest.over.wait()
+        assert (guest.error, guest.text) == (None, 9 * "a ")
+        assert chat.health is Health.OK
 
 
 async def test_a_model_that_cannot_be_loaded(autojump_clock: MockClock) -> None:

@@ -26,7 +26,8 @@ LINES = {
     "text": "errors pauses | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine": "errors | attrs",
-    "engine/engine.py": "engine errors | attrs trio",
+    "engine/drivers.py": "engine | trio",
+    "engine/engine.py": "engine engine/drivers errors | attrs trio",
     "torch_runner/kv.py": "| attrs torch",
     "torch_runner/batches.py": "torch_runner/kv | attrs torch",
     "torch_runner/attention": "errors torch_runner/batches torch_runner/kv"
@@ -39,12 +40,12 @@ LINES = {
     " torch_runner/kv torch_runner/load/pace torch_runner/load/source | attrs torch transformers",
     "request.py": "engine errors | attrs",
     "settings.py": "engine errors request | attrs",
-    "generation": "admission engine engine/engine errors events request text | attrs trio",
+    "generation": "admission engine errors events request text | attrs trio",
     "models.py": "demo engine errors settings text torch_runner torch_runner/load"
     " torch_runner/load/source | attrs transformers",
-    "keeper.py": "engine/engine errors | trio",
-    "service.py": "admission engine engine/engine errors generation keeper models pauses progress"
-    " request settings side_threads text | attrs trio",
+    "keeper.py": "engine errors | trio",
+    "service.py": "admission engine engine/drivers engine/engine errors generation keeper models"
+    " pauses progress request settings side_threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web": "errors generation pauses service settings web/transport"
     " | attrs hypercorn msgspec quart trio werkzeug",
@@ -66,7 +67,6 @@ OWED = {
     "class engine/turns.py:Turns",
     "class generation/generation.py:Generation",
     "class service.py:ChatStream",
-    "file engine/engine.py",
     "file generation/generation.py",
     "file service.py",
     "file torch_runner/load/build.py",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "admission.admission": ("AdmissionStatistics",),
     "generation.ended": ("Ended", "Outcome"),
-    "engine.engine": ("EngineStatistics",),
+    "engine.face": ("EngineStatistics",),
     "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
     "errors": (
@@ -70,7 +70,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from chatstream_trio.admission.admission import AdmissionStatistics as AdmissionStatistics
-    from chatstream_trio.engine.engine import EngineStatistics as EngineStatistics
+    from chatstream_trio.engine.face import EngineStatistics as EngineStatistics
     from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
     from chatstream_trio.engine.runner import RunnerLost as RunnerLost
     from chatstream_trio.engine.runner import Sampling as Sampling

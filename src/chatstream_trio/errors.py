@@ -201,7 +201,7 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def one_line(error: BaseException, most: int = 300) -> str:
-    """The message of any exception on one line, for a person."""
+def one_line(error: BaseException | str, most: int = 300) -> str:
+    """The message of an exception on one line, for a person."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 1]}…"

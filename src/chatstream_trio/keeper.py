@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from chatstream_trio.engine.engine import Engine, RunnerFailed
+from chatstream_trio.engine.face import Engine, RunnerFailed
+from chatstream_trio.engine.messages import Lost
 from chatstream_trio.errors import ChatStreamError, EngineFailed, ModelNotLoaded, one_line
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
-"""Seconds until a lost runner is replaced: twice as long each time, unless it was well a while."""
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.1, 60.0
+"""Seconds until a lost runner is replaced: twice as long each time, unless it finished turns."""
 
 
 class Keeper:
@@ -26,7 +27,7 @@ class Keeper:
         engine: What is kept.
         model_id: What its model is called in messages.
         on_ready: Called whenever a runner is loaded.
-        on_lost: Called whenever one is lost. Whoever had a seat was told.
+        on_lost: Called whenever one is lost. Whoever has a seat keeps it.
     """
 
     def __init__(
@@ -55,12 +56,12 @@ class Keeper:
             await load_codec()
             backoff = FIRST_BACKOFF
             while True:
-                began = trio.current_time()
+                turns = self._engine.statistics().turns
                 try:
                     await self._engine.run(on_loaded=self._is_ready)
                 except RunnerFailed as failed:
-                    self._is_lost(failed.cause)
-                if trio.current_time() - began > LONGEST_BACKOFF:
+                    self._is_lost(failed.lost)
+                if self._engine.statistics().turns > turns:
                     backoff = FIRST_BACKOFF
                 await trio.sleep(backoff)
                 backoff = min(2 * backoff, LONGEST_BACKOFF)
@@ -84,18 +85,18 @@ class Keeper:
         self._settled.set()
         self._on_ready()
 
-    def _is_lost(self, cause: Exception) -> None:
+    def _is_lost(self, lost: Lost) -> None:
         """Note why.
 
         Raises:
             ChatStreamError: It never was there: the model cannot be loaded.
         """
         first = not self._settled.is_set()
-        if first and isinstance(cause, ChatStreamError):
-            raise cause
+        if first and lost.error is not None:
+            raise lost.error
         what = f"{self._model_id!r} cannot be loaded" if first else "the engine was lost"
-        logger.error(what, exc_info=cause)
-        message = f"{what}: {type(cause).__name__}: {one_line(cause)}"
+        logger.error("%s\n%s", what, lost.trace.rstrip())
+        message = f"{what}: {lost.kind}: {one_line(lost.message)}"
         if first:
             raise ModelNotLoaded(message)
         self.failure = EngineFailed(message)

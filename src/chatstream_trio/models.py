@@ -21,7 +21,7 @@ from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_i
 from chatstream_trio.torch_runner.load.source import folder_of
 
 Progress: TypeAlias = Callable[[float], None]
-"""Called with how much is loaded, from 0 to 1. From another thread."""
+"""Called with how much is loaded, from 0 to 1."""
 
 SCRIPTED = "scripted"
 SCRIPTED_PACE = 0.01

@@ -16,8 +16,11 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission.admission import Admission, AdmissionStatistics
-from chatstream_trio.engine.engine import Engine, EngineState, EngineStatistics
-from chatstream_trio.engine.runner import Runner, RunnerInfo
+from chatstream_trio.engine.drivers import TaskDriver, ThreadDriver
+from chatstream_trio.engine.engine import LocalEngine
+from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
+from chatstream_trio.engine.messages import WorkerSpec
+from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import (
     Draining,
     EngineFailed,
@@ -84,7 +87,6 @@ class ChatStream:
         self.settings = settings
         self.model_id = model.id
         self._model = model
-        self._progress = progress
         self._admission = Admission(
             settings.max_active,
             settings.max_waiting,
@@ -93,12 +95,11 @@ class ChatStream:
             weights=weights or {},
             on_change=self._changed,
         )
-        self._engine = Engine(
-            self._load_runner,
-            prefill_chunk=settings.prefill_chunk,
-            speculate=settings.speculate,
-            threaded=threaded,
-            on_end=self._admission.pause,
+        self._engine: Engine = LocalEngine(
+            WorkerSpec(model.load_runner, settings.prefill_chunk, settings.speculate),
+            driver=ThreadDriver if threaded else TaskDriver,
+            on_progress=progress,
+            on_lost=self._admission.pause,
         )
         self._keeper = Keeper(
             self._engine, model.id, on_ready=self._admission.resume, on_lost=self._changed
@@ -135,7 +136,7 @@ class ChatStream:
             settings: Of these, the ones about the model, the house and the engine count.
             model: Serve this one instead of what ``settings.model`` names.
             wait: False gives the service at once, while it loads: requests raise ``Loading``.
-            progress: Told how much is loaded, from another thread. Without it, a progress bar is
+            progress: Told how much is loaded. Without it, a progress bar is
                 shown if stderr is a terminal.
             weights: Client key -> its share of the seats, relative to the other keys that wait; 1
                 where it is not named.
@@ -186,9 +187,6 @@ class ChatStream:
             size: How much that is, about, in bytes: what is large has a thread of its own.
         """
         return await self._side.run(work, size=size)
-
-    def _load_runner(self) -> Runner:
-        return self._model.load_runner(self._progress)
 
     @property
     def failure(self) -> Exception | None:

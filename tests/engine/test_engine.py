@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
+from child_driver import ChildDriver
+from loads import LoadScripted
 
-from chatstream_trio.engine import engine as engine_module
-from chatstream_trio.engine.engine import Engine, EngineState, RunnerFailed
-from chatstream_trio.engine.runner import RunnerLost, Turn
+from chatstream_trio.engine import drivers
+from chatstream_trio.engine.drivers import Driver, TaskDriver, ThreadDriver
+from chatstream_trio.engine.engine import LocalEngine
+from chatstream_trio.engine.face import EngineState, RunnerFailed
+from chatstream_trio.engine.messages import LoadRunner, WorkerSpec
+from chatstream_trio.engine.runner import Turn
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
-from chatstream_trio.errors import EngineFailed, Loading
+from chatstream_trio.errors import EngineFailed, Loading, SettingsError
 
 GUARD = 20.0
 
@@ -42,20 +48,27 @@ class Reader:
         return self.outcomes[-1].finished
 
 
-def spec(*prompt: int, max_tokens: int = 4) -> object:
-    return lambda number: StreamSpec(number, prompt, max_tokens)
+def spec(*prompt: int, max_tokens: int = 4) -> StreamSpec:
+    return StreamSpec(0, prompt, max_tokens)
 
 
-@pytest.fixture(params=[True, False], ids=["thread", "task"])
-def threaded(request: pytest.FixtureRequest) -> bool:
-    """Both drivers keep the same laws."""
-    return bool(request.param)
+MakeDriver = Callable[[], Driver]
+
+
+@pytest.fixture(params=[ThreadDriver, TaskDriver, ChildDriver], ids=["thread", "task", "child"])
+def driver(request: pytest.FixtureRequest) -> MakeDriver:
+    """All drivers keep the same laws, wherever the turns run."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def engine_of(load: LoadRunner, driver: MakeDriver = ThreadDriver, **options: Any) -> LocalEngine:
+    return LocalEngine(WorkerSpec(load, prefill_chunk=8), driver=driver, **options)
 
 
 async def start_engine(
-    nursery: trio.Nursery, runner: ScriptedRunner, *, threaded: bool = True
-) -> Engine:
-    engine = Engine(lambda: runner, prefill_chunk=8, threaded=threaded)
+    nursery: trio.Nursery, load: LoadRunner, driver: MakeDriver = ThreadDriver
+) -> LocalEngine:
+    engine = engine_of(load, driver)
     loaded = trio.Event()
     nursery.start_soon(partial(engine.run, on_loaded=loaded.set))
     with trio.fail_after(GUARD):
@@ -63,9 +76,9 @@ async def start_engine(
     return engine
 
 
-async def test_streams_run_to_their_end(nursery: trio.Nursery, threaded: bool) -> None:
+async def test_streams_run_to_their_end(nursery: trio.Nursery, driver: MakeDriver) -> None:
     """Two streams at once get what they asked for, and their rows are free again."""
-    engine = await start_engine(nursery, ScriptedRunner(), threaded=threaded)
+    engine = await start_engine(nursery, LoadScripted(), driver)
     one, two = Reader(), Reader()
     engine.start(spec(5, 6), one)
     engine.start(spec(7, 8, 9, max_tokens=2), two)
@@ -76,27 +89,27 @@ async def test_streams_run_to_their_end(nursery: trio.Nursery, threaded: bool) -
     assert (statistics.streams, statistics.kv_rows, statistics.turn_seconds) == (0, 0, 0)
 
 
-async def test_a_cancelled_stream_is_let_go_of(nursery: trio.Nursery, threaded: bool) -> None:
+async def test_a_cancelled_stream_is_let_go_of(nursery: trio.Nursery, driver: MakeDriver) -> None:
     """Law 9: also when it is cancelled twice, or after its end."""
-    engine = await start_engine(nursery, ScriptedRunner(), threaded=threaded)
+    engine = await start_engine(nursery, LoadScripted(), driver)
     reader = Reader()
-    number = engine.start(spec(5, max_tokens=10**9), reader)
-    engine.cancel(number)
-    engine.cancel(number)
+    stream = engine.start(spec(5, max_tokens=10**9), reader)
+    stream.cancel()
+    stream.cancel()
     assert await reader.ending() is Ending.CANCELLED
-    engine.cancel(number)
+    stream.cancel()
     assert sum(1 for outcome in reader.outcomes if outcome.finished) == 1
 
 
-async def test_cancelling_the_engine_ends_the_thread_and_lets_go(threaded: bool) -> None:
+async def test_cancelling_the_engine_ends_the_thread_and_lets_go(driver: MakeDriver) -> None:
     """Law 4: the end of the engine lets go of all streams; no thread is left."""
     reader = Reader()
     before = set(threading.enumerate())
     async with trio.open_nursery() as nursery:
-        engine = await start_engine(nursery, ScriptedRunner(), threaded=threaded)
+        engine = await start_engine(nursery, LoadScripted(), driver)
         engine.start(spec(5, max_tokens=10**9), reader)
         nursery.cancel_scope.cancel()
-    assert await reader.ending() is Ending.FAULT
+    assert await reader.ending() is Ending.LOST
     assert engine.statistics().state is EngineState.ENDED
     assert not engine.abandoned
     left = {thread for thread in set(threading.enumerate()) - before if "engine" in thread.name}
@@ -112,46 +125,66 @@ class BrokenRunner(ScriptedRunner):
         return lambda: None
 
 
-async def test_a_lost_runner_lets_go_of_all_streams(threaded: bool) -> None:
-    """Law 4: however the thread ends, every stream hears of it, and the cause is raised bare."""
+@frozen
+class LoadBroken:
+    def __call__(self, progress: object) -> BrokenRunner:
+        return BrokenRunner()
+
+
+@frozen
+class LoadNothing:
+    def __call__(self, progress: object) -> ScriptedRunner:
+        raise SettingsError("no such weights", param="model")
+
+
+async def test_a_lost_runner_keeps_its_streams(driver: MakeDriver) -> None:
+    """Law 12: they hear that they are paused, whatever ended it, and the cause is raised."""
     reader = Reader()
-    engine = Engine(BrokenRunner, prefill_chunk=8, threaded=threaded)
+    lost: list[EngineState] = []
+    engine = engine_of(LoadBroken(), driver, on_lost=lambda: lost.append(engine.statistics().state))
     with pytest.raises(RunnerFailed) as failure:
         await engine.run(on_loaded=lambda: engine.start(spec(5), reader))
-    assert isinstance(failure.value.cause, AttributeError)
-    assert reader.outcomes[-1].fault == "the engine has ended"
+    assert failure.value.lost.kind == "AttributeError"
+    assert failure.value.lost.error is None
+    assert "launch" in failure.value.lost.trace or "settle" in failure.value.lost.trace
+    assert reader.outcomes == [StreamOutcome(1, paused=True)]
+    assert lost == [EngineState.LOST]
+    assert (engine.statistics().streams, engine.statistics().kv_rows) == (1, 0)
+    with pytest.raises(EngineFailed):
+        engine.check()
 
 
-async def test_a_new_runner_after_a_lost_one(nursery: trio.Nursery, threaded: bool) -> None:
-    """A runner that says it is lost is not searched for a culprit; the next one works."""
-    runners = [ScriptedRunner(faults={6: RunnerLost("the device is gone")}), ScriptedRunner()]
-    ended: list[int] = []
-    engine = Engine(
-        lambda: runners.pop(0),
-        prefill_chunk=8,
-        threaded=threaded,
-        on_end=lambda: ended.append(engine.statistics().streams),
-    )
-    lost, well = Reader(), Reader()
-    with pytest.raises(RunnerFailed, match="the device is gone"):
-        await engine.run(on_loaded=lambda: engine.start(spec(5, 6), lost))
-    assert lost.tokens == [5]
-    assert await lost.ending() is Ending.FAULT
-    assert ended == [1]  # told before the streams are let go of
-    nursery.start_soon(partial(engine.run, lambda: engine.start(spec(5, 6), well)))
-    assert await well.ending() is Ending.LENGTH
-    assert well.tokens == [5, 6, 5, 6]
+async def test_a_stream_that_is_cancelled_while_there_is_no_runner(driver: MakeDriver) -> None:
+    """Law 9: nobody has to be asked; it is let go of at once."""
+    reader, streams = Reader(), []
+    engine = engine_of(LoadBroken(), driver)
+    with pytest.raises(RunnerFailed):
+        await engine.run(on_loaded=lambda: streams.append(engine.start(spec(5), reader)))
+    streams[0].cancel()
+    assert reader.outcomes[-1].finished is Ending.CANCELLED
+    assert engine.statistics().streams == 0
 
 
-async def test_loading_that_fails_raises_its_cause(threaded: bool) -> None:
-    """The error of the loading function is the cause."""
-
-    def load() -> ScriptedRunner:
-        raise ValueError("no such weights")
-
+async def test_loading_that_fails_raises_its_cause(driver: MakeDriver) -> None:
+    """The error of the loading function, as a value: one of the house is itself again."""
     with pytest.raises(RunnerFailed) as failure:
-        await Engine(load, prefill_chunk=8, threaded=threaded).run()
-    assert isinstance(failure.value.cause, ValueError)
+        await engine_of(LoadNothing(), driver).run()
+    error = failure.value.lost.error
+    assert isinstance(error, SettingsError)
+    assert (error.message, error.param) == ("no such weights", "model")
+
+
+async def test_progress_is_told_on_the_event_loop(driver: MakeDriver) -> None:
+    """Where a bar is drawn, and before streams may start."""
+    told: list[object] = []
+    engine = engine_of(LoadScripted(), driver, on_progress=told.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(engine.run, on_loaded=lambda: told.append("ready")))
+        with trio.fail_after(GUARD):
+            while "ready" not in told:
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    assert told == [1.0, "ready"]
 
 
 async def test_before_it_is_loaded_nothing_can_start(nursery: trio.Nursery) -> None:
@@ -159,10 +192,7 @@ async def test_before_it_is_loaded_nothing_can_start(nursery: trio.Nursery) -> N
     may_load = threading.Event()
     try:
         with trio.CancelScope() as scope:
-            engine = Engine(
-                lambda: may_load.wait(GUARD) and ScriptedRunner(),  # type: ignore[arg-type]
-                prefill_chunk=8,
-            )
+            engine = engine_of(lambda _: may_load.wait(GUARD) and ScriptedRunner())  # type: ignore[arg-type]
             nursery.start_soon(engine.run)
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(Loading):
@@ -178,12 +208,12 @@ async def test_before_it_is_loaded_nothing_can_start(nursery: trio.Nursery) -> N
 
 async def test_a_hung_turn_is_seen_and_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 4: a turn that does not end shows as turn_seconds, and cannot hold up the end."""
-    monkeypatch.setattr(engine_module, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(drivers, "STOP_SECONDS", 0.05)
     hang = threading.Event()
     runner = ScriptedRunner(on_turn=lambda turn: hang.wait(GUARD) and None)
     try:
         async with trio.open_nursery() as nursery:
-            engine = await start_engine(nursery, runner)
+            engine = await start_engine(nursery, lambda _: runner)
             engine.start(spec(5), Reader())
             with trio.fail_after(GUARD):
                 while engine.statistics().turn_seconds < 0.02:
@@ -195,10 +225,10 @@ async def test_a_hung_turn_is_seen_and_left_behind(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_sink_that_raises_harms_its_own_stream_only(
-    nursery: trio.Nursery, threaded: bool, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery, driver: MakeDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Law 8 on the event loop's side."""
-    engine = await start_engine(nursery, ScriptedRunner(), threaded=threaded)
+    engine = await start_engine(nursery, LoadScripted(), driver)
     faults: Iterator[int] = iter(range(1))
 
     def bad(outcome: StreamOutcome) -> None:
@@ -217,10 +247,12 @@ async def test_a_sink_that_raises_harms_its_own_stream_only(
 
 async def test_the_thread_never_waits_for_the_event_loop(nursery: trio.Nursery) -> None:
     """Section 4: turns go on while the loop is busy; the tokens are all there afterwards."""
-    engine = await start_engine(nursery, ScriptedRunner())
+    engine = await start_engine(nursery, LoadScripted())
     reader = Reader()
     turned = threading.Semaphore(0)
-    other = await start_engine(nursery, ScriptedRunner(on_turn=lambda turn: turned.release()))
+    other = await start_engine(
+        nursery, lambda _: ScriptedRunner(on_turn=lambda turn: turned.release())
+    )
     other.start(spec(5, 6, max_tokens=100), reader)
     for _ in range(100):  # blocks the event loop until the thread has run a hundred turns
         assert turned.acquire(timeout=GUARD)

@@ -19,7 +19,8 @@ from tiny_models import tiny
 
 from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.engine.streams import Ending, StreamSpec
-from chatstream_trio.engine.worker import StartStream, work
+from chatstream_trio.engine.messages import StartStream
+from chatstream_trio.engine.worker import work
 
 LONG = 3000
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 from attrs import define, evolve, field
 
+from chatstream_trio.engine.messages import CancelStream, Command, Outcome, StartStream, Stop
 from chatstream_trio.engine.runner import Finish, Runner, RunnerInfo, RunnerLost, Turn, TurnResult
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
 from chatstream_trio.engine.streams import Ending, StreamSpec
-from chatstream_trio.engine.worker import CancelStream, Command, Outcome, StartStream, Stop, work
+from chatstream_trio.engine.worker import work
 
 
 @define

@@ -4,9 +4,9 @@ At 0.8 of the capacity one request in five has the word ``!fault`` (its row fail
 (the whole turn raises, and is run again row by row) somewhere in its message. Its stream must say
 what comes before, and then end with the error ``stream_fault``; all others must not notice.
 
-At twice the capacity one early request says ``!lost``: the runner is gone. Whoever had a seat is
-told so, whoever waits keeps the place and is served by the next runner, and new ones get a 503
-meanwhile.
+At twice the capacity one early request says ``!lost``: the runner is gone, and so are the next two,
+until that request ends. Whoever has a seat goes on with the next runner and says every word,
+whoever waits keeps the place, and new ones get a 503 meanwhile.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ async def _lose(trial: Trial) -> None:
         return trial.ask(number, text=f"{LOST} {ask.text}") if number == culprit else ask
 
     await trial.offer(times, make=make)
-    broken = [r for r in trial.records if r.error == "failed" and r.status == 200]
     extra, problems = trial.result.extra, trial.result.problems
-    extra["seats_lost"] = sum(r.seat_at is not None for r in broken)
-    extra["refused_503"] = sum(r.status == 503 for r in trial.records)
-    if not broken:
-        problems.append("nobody was told that the runner was lost")
-        return
-    when = max(r.ended_at or 0.0 for r in broken)
+    refused = [r for r in trial.records if r.status == 503]
+    guilty = [r for r in trial.records if r.ask.text.startswith(LOST)]
+    broken = [r for r in trial.records if r.error is not None and r not in refused + guilty]
+    extra["refused_503"] = len(refused)
+    extra["others_that_broke"] = sum(r.ending is not Ending.REFUSED for r in broken)
+    if [r.error for r in guilty] != ["stream_fault"]:
+        problems.append("the stream that the runner was lost with did not end with stream_fault")
+    if extra["others_that_broke"]:
+        problems.append("a lost runner ended somebody else's stream")
+    (when,) = [r.ended_at or 0.0 for r in guilty] or [0.0]
     back = [r.seat_at for r in trial.records if (r.seat_at or 0.0) > when]
     extra["served_afterwards"] = len(back)
-    extra["seconds_without"] = round(min(filter(None, back), default=0.0) - when, 2)
-    if any(r.seat_at is None for r in broken):
-        problems.append("who waited lost the place")
     if not back:
         problems.append("no runner came after the one that was lost")
 

@@ -241,12 +241,15 @@ class RunnerInfo:
     meanwhile for what the last one gave. Others compute when a turn is finished."""
     notes: tuple[str, ...] = ()
     """Lines worth telling the operator at start: sizes, threads, choices made."""
-    block_size: int = Factory(lambda self: self.max_model_len, takes_self=True)
+    block_size: int = 0
     """Tokens that a block of the KV memory has room for. By default a block is a whole row."""
-    blocks: int = Factory(lambda self: self.rows, takes_self=True)
+    blocks: int = 0
     """Blocks of the KV memory. One stream of ``max_model_len`` tokens fits at least."""
 
     def __attrs_post_init__(self) -> None:
+        # Not as defaults that look at the others: who decodes a message knows no such thing.
+        object.__setattr__(self, "block_size", self.block_size or self.max_model_len)
+        object.__setattr__(self, "blocks", self.blocks or self.rows)
         if self.blocks * self.block_size < self.max_model_len:
             raise ValueError(
                 f"{self.blocks} blocks of {self.block_size} tokens cannot hold a stream of"

@@ -23,18 +23,29 @@ class Ending(Enum):
     """``max_tokens`` were produced."""
     CANCELLED = "cancelled"
     FAULT = "fault"
+    """Something went wrong with this stream, and with no other."""
+    LOST = "lost"
+    """The engine has ended, and with it all streams."""
 
 
 @frozen
 class StreamSpec:
-    """What the engine must know to run one stream. ``number`` is unique for the engine's life."""
+    """What the engine must know to run one stream."""
 
     number: int
+    """Unique for the engine's life; the engine gives it."""
     prompt: tuple[int, ...]
     max_tokens: int
+    """Of the whole answer, with what is said already."""
     sampling: Sampling = GREEDY
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens that end the stream, end of sequence among them. They are not part of the answer."""
+    said: tuple[int, ...] = ()
+    """What it has said already, maybe by another runner: it goes on behind that."""
+    adapter: str | None = None
+    pool: bool = False
+    prompt_logprobs: int | None = None
+    """These three as in :class:`~.runner.Start`."""
 
 
 @frozen

@@ -84,12 +84,13 @@ class Turns:
         row = next((row for row in range(self.rows) if row not in taken), None)
         if row is None:
             raise RuntimeError("no KV row is free for a stream that holds a seat")
-        if len(spec.prompt) > self.max_model_len:
-            fault = f"a prompt of {len(spec.prompt)} tokens does not fit"
+        text = [*spec.prompt, *spec.said]
+        if len(text) > self.max_model_len:
+            fault = f"a prompt of {len(text)} tokens does not fit"
             return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
         longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
         drafter = Drafter(self.speculate) if self.speculate else None
-        stream = Stream(spec, row, list(spec.prompt), longest, drafter=drafter)
+        stream = Stream(spec, row, text, longest, drafter=drafter)
         self._streams[spec.number] = stream
         return None
 
@@ -208,6 +209,9 @@ class Turns:
             source=table.source,
             stream=self._starts,
             said=stream.produced,
+            adapter=stream.spec.adapter,
+            pool=stream.spec.pool,
+            prompt_logprobs=stream.spec.prompt_logprobs,
         )
 
     # ---- What became of them

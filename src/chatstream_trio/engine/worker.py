@@ -8,13 +8,24 @@ how long it would like to sleep and is given the commands that came meanwhile.
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn, TypeAlias
 
-from attrs import frozen
-
+from chatstream_trio.engine.messages import (
+    CancelStream,
+    Command,
+    Lost,
+    Outcome,
+    Progress,
+    Ready,
+    Report,
+    StartStream,
+    Stop,
+    WorkerSpec,
+)
 from chatstream_trio.engine.runner import (
     Finish,
     Runner,
@@ -23,46 +34,11 @@ from chatstream_trio.engine.runner import (
     Turn,
     TurnResult,
 )
-from chatstream_trio.engine.streams import StreamOutcome, StreamSpec
+from chatstream_trio.engine.streams import StreamOutcome
 from chatstream_trio.engine.turns import Turns, split
-
-
-@frozen
-class StartStream:
-    """A stream that holds a seat begins with the next turn."""
-
-    spec: StreamSpec
-
-
-@frozen
-class CancelStream:
-    """A stream ends before the next turn. Nothing happens if it is over already."""
-
-    number: int
-
-
-@frozen
-class Stop:
-    """The worker ends before the next turn."""
-
-
-Command: TypeAlias = StartStream | CancelStream | Stop
 
 TurnLoop: TypeAlias = Generator[float | None, Iterable[Command], None]
 """What :func:`work` returns: yields seconds to sleep, receives the commands that came."""
-
-
-@frozen
-class Outcome:
-    """What became of streams: handed over after each turn, and at once when one is let go."""
-
-    streams: tuple[StreamOutcome, ...]
-    turns: int
-    """Turns run so far."""
-    rows_in_use: int
-    """Streams that have room in the KV memory, or are about to be given it."""
-    paused: int = 0
-    """Streams for which it had none."""
 
 
 def work(
@@ -144,12 +120,38 @@ class Inbox:
         return commands
 
 
-def work_in_thread(loop: TurnLoop, inbox: Inbox) -> None:
-    """Drive the turn loop in this thread until it ends."""
-    timeout = next(loop)
-    with suppress(StopIteration):
-        while True:
-            timeout = loop.send(inbox.collect(timeout))
+def begin(
+    spec: WorkerSpec, report: Callable[[Report], None], clock: Callable[[], float]
+) -> TurnLoop:
+    """Load the runner, where its turns will run, and begin them; every step is reported.
+
+    Raises:
+        Exception: Whatever goes wrong in loading.
+    """
+    runner = spec.load(lambda part: report(Progress(part)))
+    report(Ready(runner.info))
+    return work(
+        runner,
+        prefill_chunk=spec.prefill_chunk,
+        speculate=spec.speculate,
+        hand_over=report,
+        clock=clock,
+    )
+
+
+def run_worker(spec: WorkerSpec, inbox: Inbox, report: Callable[[Report], None]) -> None:
+    """A runner's whole life in this thread: load it, and run turns until told to stop.
+
+    What ends it earlier is the last report, and raises nothing here.
+    """
+    try:
+        loop = begin(spec, report, time.monotonic)
+        timeout = next(loop)
+        with suppress(StopIteration):
+            while True:
+                timeout = loop.send(inbox.collect(timeout))
+    except Exception as error:
+        report(Lost.of(error))
 
 
 def _launch(runner: Runner, turn: Turn) -> Finish:

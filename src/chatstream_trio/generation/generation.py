@@ -18,7 +18,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission.admission import Ticket
-from chatstream_trio.engine.engine import Engine
+from chatstream_trio.engine.face import Engine, Handle
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import (
     ChatStreamError,
@@ -102,8 +102,8 @@ class Generation:
         self._ticket: Ticket | None = None
         self._prompt: Prompt | None = None
         self._stop_tokens: frozenset[int] = frozenset()
-        self._number: int | None = None
-        """Of the engine's stream, until the engine has let go of it."""
+        self._stream: Handle | None = None
+        """The engine's, until the engine has let go of it."""
         self._stops = StopFinder(request.stop)
         self._max_tokens = 0
         self._completion_tokens = 0
@@ -173,16 +173,16 @@ class Generation:
         if not self._seated or self._prompt is None or self.ended:
             return
         try:
-            self._number = self._engine.start(self._spec, self._deliver)
+            self._stream = self._engine.start(self._spec(), self._deliver)
         except ChatStreamError as error:
             self.fail(error)
 
-    def _spec(self, number: int) -> StreamSpec:
+    def _spec(self) -> StreamSpec:
         assert self._prompt is not None
         info, request = self._engine.info, self.request
         eos = frozenset() if request.ignore_eos else info.eos_token_ids
         return StreamSpec(
-            number,
+            0,
             self._prompt.tokens,
             self._max_tokens,
             resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
@@ -194,7 +194,7 @@ class Generation:
     def _deliver(self, outcome: StreamOutcome) -> None:
         """Take what a turn gave. Never raises; called by the engine on the event loop."""
         if outcome.finished is not None:
-            self._number = None
+            self._stream = None
             self._leave()
         if self.ended:
             return  # tokens after a stop string, or after a failure, are dropped
@@ -239,7 +239,7 @@ class Generation:
                 self._texts.append(self._stops.flush())
                 stopped = self._stops.stopped or ending is Ending.STOP
                 return self._end_answer(FinishReason.STOP if stopped else FinishReason.LENGTH)
-            case Ending.FAULT if self._engine.ended:
+            case Ending.LOST:
                 return self.fail(EngineFailed(outcome.fault or "the engine has ended"))
             case _:
                 return self.fail(StreamFault(f"this stream failed: {outcome.fault}"))
@@ -270,8 +270,8 @@ class Generation:
     def _let_go(self) -> None:
         """Give the seat back: now if the engine never had the stream, else when it lets go."""
         self._phases.end()
-        if self._number is not None:
-            self._engine.cancel(self._number)
+        if self._stream is not None:
+            self._stream.cancel()
         else:
             self._leave()
 
