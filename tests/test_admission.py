@@ -312,8 +312,11 @@ class House:
             self.line.remove(guest)
 
 
+RESIZES = st.builds("resize {}".format, st.integers(1, 5))
 ACTIONS = st.lists(
-    st.one_of(st.just("enter"), st.just("deal"), st.integers(0, 30)), min_size=1, max_size=80
+    st.one_of(st.just("enter"), st.just("deal"), RESIZES, st.integers(0, 30)),
+    min_size=1,
+    max_size=80,
 )
 
 
@@ -322,7 +325,7 @@ ACTIONS = st.lists(
 async def test_any_history_obeys_the_laws(
     max_active: int, max_waiting: int, actions: list[str | int]
 ) -> None:
-    """Laws 1 to 4 after every step of any history of entering, dealing and leaving."""
+    """Laws 1 to 4 after every step of any history of entering, dealing, leaving and resizing."""
     house = House(max_active, max_waiting)
     admission = Admission(max_active, max_waiting, max_waiting_per_key=max_waiting)
     guests: list[Guest] = []
@@ -340,7 +343,12 @@ async def test_any_history_obeys_the_laws(
             elif action == "deal":
                 await wait_all_tasks_blocked()
                 house.deal()
-            elif isinstance(action, int) and guests:
+            elif isinstance(action, str):
+                house.max_active = int(action.removeprefix("resize "))
+                seated_before = admission.active
+                admission.resize(house.max_active)
+                assert admission.active == seated_before, "nobody is seated or sent away by it"
+            elif guests:
                 guest = action % len(guests)
                 guests[guest].ticket.leave()
                 house.leave(guest)
@@ -351,12 +359,61 @@ async def test_any_history_obeys_the_laws(
 def _compare(admission: Admission, house: House, guests: list[Guest]) -> None:
     seen = admission.statistics()
     assert (seen.active, seen.waiting) == (len(house.seated), len(house.line))
-    assert seen.active <= seen.max_active
+    assert seen.max_active == house.max_active
     for number, guest in enumerate(guests):
         waits = number in house.line
-        free = house.max_active - len(house.seated)
+        free = max(0, house.max_active - len(house.seated))
         expected = house.line.index(number) + 1 - free if waits else 0
         assert guest.ticket.position == (expected if expected > 0 else None)
         assert (guest.ticket.state is TicketState.SEATED) == (number in house.seated)
         assert guest.seats <= 1
     assert admission._lines.buffered() <= 2 * max(1, seen.waiting)
+
+
+async def test_more_seats_are_dealt_at_once(nursery: trio.Nursery) -> None:
+    """Law 3: a free seat and a live waiter never coexist, wherever the seat comes from."""
+    admission = Admission(1, 4)
+    nursery.start_soon(admission.deal)
+    guests = [Guest(admission) for _ in range(4)]
+    await wait_all_tasks_blocked()
+    assert [guest.seats for guest in guests] == [1, 0, 0, 0]
+    admission.resize(3)
+    await wait_all_tasks_blocked()
+    assert [guest.seats for guest in guests] == [1, 1, 1, 0]
+    assert guests[3].ticket.position == 1
+
+
+async def test_with_fewer_seats_those_who_sit_finish(nursery: trio.Nursery) -> None:
+    """Law 1: nobody is sent away, and nobody is seated until those who sit are fewer."""
+    admission = Admission(3, 4)
+    nursery.start_soon(admission.deal)
+    guests = [Guest(admission) for _ in range(5)]
+    await wait_all_tasks_blocked()
+    admission.resize(1)
+    for number in range(2):
+        assert guests[3].ticket.position == 1
+        guests[number].ticket.leave()
+        await wait_all_tasks_blocked()
+        assert (guests[2].seats, guests[3].seats) == (1, 0)
+    guests[2].ticket.leave()
+    await wait_all_tasks_blocked()
+    assert (guests[3].seats, guests[4].seats) == (1, 0)
+
+
+async def test_the_estimate_knows_that_the_first_to_leave_make_no_room(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Three sit on one seat: the next is free when the last of them has gone."""
+    admission = Admission(3, 4)
+    nursery.start_soon(admission.deal)
+    first = Guest(admission)
+    await trio.sleep(10)
+    first.ticket.leave()
+    guests = []
+    for _ in range(3):
+        guests.append(Guest(admission))
+        await trio.sleep(2)
+    waiting = Guest(admission)
+    await wait_all_tasks_blocked()
+    admission.resize(1)
+    assert waiting.ticket.eta_seconds == pytest.approx(8, abs=0.01)

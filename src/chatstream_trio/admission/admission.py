@@ -114,7 +114,7 @@ class Admission:
         self._on_change = on_change
         self._seats = trio.CapacityLimiter(max_active)
         self._max_waiting = max_waiting
-        self._seats_per_key = max_active_per_key or max_active
+        self._seats_per_key = max_active_per_key
         if max_waiting_per_key is None:
             max_waiting_per_key = math.ceil(max_waiting * 7 / 8)
         self._places_per_key = max_waiting_per_key
@@ -148,7 +148,7 @@ class Admission:
                 f"the house is full: {self._max_active} generate, {self._max_waiting} wait",
                 retry_after=self.seconds_until_free(1) or 1.0,
             )
-        about_to_sit = min(self._seats.available_tokens, self._room(key))
+        about_to_sit = max(0, min(self._seats.available_tokens, self._room(key)))
         if self._lines.waiting(key) >= self._places_per_key + about_to_sit:
             raise TooManyForKey(
                 f"{self._lines.waiting(key)} requests of this client wait already",
@@ -184,6 +184,19 @@ class Admission:
             self._tell_positions()
             self._on_change()
 
+    def resize(self, seats: int) -> None:
+        """Have so many seats from now on, while people sit and wait.
+
+        Where there are more, they are dealt at once. Where more people sit than there are seats,
+        they finish, and no seat is dealt until it fits.
+
+        Args:
+            seats: At least 1. To have none for a while, :meth:`pause`.
+        """
+        self._seats.total_tokens = seats
+        self._times.resize(seats)
+        self._changed()
+
     def pause(self) -> None:
         """Deal no seats until :meth:`resume`; who waits keeps the place."""
         self._paused = True
@@ -208,7 +221,7 @@ class Admission:
 
     def _room(self, key: str) -> int:
         """Seats that the key may have besides those it holds."""
-        return self._seats_per_key - self._held[key]
+        return (self._seats_per_key or self._max_active) - self._held[key]
 
     def _changed(self) -> None:
         self._numbered = False
@@ -219,7 +232,7 @@ class Admission:
             return
         self._numbered = True
         self._order = list(self._lines.order(self._room))
-        free = 0 if self._paused else int(self._seats.available_tokens)
+        free = 0 if self._paused else max(0, int(self._seats.available_tokens))
         position = 0
         for ticket in self._order:
             if free and self._room(ticket.key) > 0:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Hashable
-from itertools import islice
 
 import trio
 from attrs import define, field
@@ -30,6 +29,11 @@ class SeatTimes:
     _holds: deque[float] = field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
     _etas: list[float] = field(factory=list, init=False)
     _made_at: float = field(default=float("-inf"), init=False)
+
+    def resize(self, seats: int) -> None:
+        """There are so many seats from now on."""
+        self.seats = seats
+        self._made_at = float("-inf")
 
     def taken(self, holder: Hashable) -> None:
         """``holder`` has a seat from now on."""
@@ -64,8 +68,9 @@ class SeatTimes:
         """When the next ``count`` seats will be free, each being taken again at once."""
         mean = self.mean or 0.0
         free = [0.0] * (self.seats - len(self._since))
-        busy = [self._remaining(now - since) for since in islice(self._since.values(), self.seats)]
-        ends = free + busy
+        busy = (self._remaining(now - since) for since in self._since.values())
+        # Where more people sit than there are seats, the first to leave make room for nobody.
+        ends = free + heapq.nlargest(self.seats, busy)
         heapq.heapify(ends)
         etas = []
         for _ in range(count):
