@@ -19,10 +19,10 @@ from chatstream_trio.errors import QueueFull, TooManyForKey
 class Guest:
     """Somebody with a ticket, who notes what is said to them."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, key: str = "") -> None:
         self.seats = 0
         self.positions: list[int | None] = []
-        self.ticket: Ticket = admission.enter(on_seat=self._sit, on_move=self._move)
+        self.ticket: Ticket = admission.enter(key, on_seat=self._sit, on_move=self._move)
 
     def _sit(self) -> None:
         self.seats += 1
@@ -387,8 +387,9 @@ async def test_with_fewer_seats_those_who_sit_finish(nursery: trio.Nursery) -> N
     """Law 1: nobody is sent away, and nobody is seated until those who sit are fewer."""
     admission = Admission(3, 4)
     nursery.start_soon(admission.deal)
-    guests = [Guest(admission) for _ in range(5)]
+    guests = [Guest(admission, "a") for _ in range(3)]
     await wait_all_tasks_blocked()
+    guests += [Guest(admission, "b") for _ in range(2)]
     admission.resize(1)
     for number in range(2):
         assert guests[3].ticket.position == 1
