@@ -51,7 +51,7 @@ LINES = {
     "web/openai": "errors events generation pauses request service web web/transport"
     " | attrs msgspec quart trio werkzeug",
     "web/app.py": "service settings web web/openai web/transport | quart_trio trio werkzeug",
-    "serving.py": "engine errors models service settings web web/app web/transport | attrs trio",
+    "serving.py": "engine errors models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",
     "cli.py": "bench console errors models serving settings web | cyclopts trio",

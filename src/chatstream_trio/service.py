@@ -90,7 +90,7 @@ class ChatStream:
             settings.max_waiting,
             max_active_per_key=settings.max_active_per_key,
             max_waiting_per_key=settings.max_waiting_per_key,
-            weights=weights or {},
+            weights={**_weights_of(settings), **(weights or {})},
             on_change=self._changed,
         )
         self._engine = Engine(
@@ -137,8 +137,9 @@ class ChatStream:
             wait: False gives the service at once, while it loads: requests raise ``Loading``.
             progress: Told how much is loaded, from another thread. Without it, a progress bar is
                 shown if stderr is a terminal.
-            weights: Client key -> its share of the seats, relative to the other keys that wait; 1
-                where it is not named.
+            weights: For keys that are your own (see :meth:`generate`): key -> its share of the
+                seats, relative to the other keys that wait; 1 where it is not named. Those of the
+                settings' keys are known.
             threaded: False runs the turns in a task, in the event loop's (maybe virtual) time:
                 for tests with a scripted runner.
 
@@ -374,6 +375,11 @@ class ChatStream:
             engine=self._engine.statistics(),
             streams=tuple(generation.status() for generation in self._live.values()),
         )
+
+
+def _weights_of(settings: Settings) -> dict[str, float]:
+    """Client key -> its share of the seats, where that is not 1."""
+    return {key.client: key.weight for key in settings.keys if key.weight != 1}
 
 
 def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:

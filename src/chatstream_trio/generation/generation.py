@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from chatstream_trio.admission.admission import Ticket
 from chatstream_trio.engine.engine import Engine
@@ -60,8 +60,8 @@ class GenerationStatus:
     """What :meth:`Generation.status` returns."""
 
     id: str
-    key: str
-    """Whose request it is."""
+    key: str = field(repr=False)
+    """Whose request it is; a secret may be part of it."""
     state: GenerationState
     position: int | None
     """Place in the line; None when it does not wait."""
