@@ -46,15 +46,17 @@ LINES = {
     "service.py": "admission engine engine/engine errors generation keeper models pauses progress"
     " request settings side_threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
-    "web": "errors generation pauses service settings web/transport"
-    " | attrs hypercorn msgspec quart trio werkzeug",
-    "web/openai": "errors events generation pauses request service web web/transport"
+    "web/bodies": "errors pauses | attrs msgspec quart trio werkzeug",
+    "web": "errors generation service settings web/transport | attrs msgspec quart trio werkzeug",
+    "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
+    "web/openai": "errors events generation pauses request service web web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
-    "web/app.py": "service settings web web/openai web/transport | quart_trio trio werkzeug",
+    "web/app.py": "service settings web web/gates web/openai web/transport"
+    " | quart_trio trio werkzeug",
     "serving.py": "engine errors models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",
-    "cli.py": "bench console errors models serving settings web | cyclopts trio",
+    "cli.py": "bench console errors models serving settings web/gates | cyclopts trio",
     "__main__.py": "cli",
 }
 """From the ground up: who stands higher may know who stands lower. A file has its own line or its

@@ -50,7 +50,7 @@ def serve(
 
     from chatstream_trio.models import find_model
     from chatstream_trio.serving import open_door, run_server
-    from chatstream_trio.web.origins import Origins
+    from chatstream_trio.web.gates.origins import Origins
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is heard once there is a server
     _log_to_stderr()

@@ -11,10 +11,10 @@ from chatstream_trio.settings import Settings
 from chatstream_trio.web import status
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
-from chatstream_trio.web.gate import Gate
+from chatstream_trio.web.gates.gate import Gate
+from chatstream_trio.web.gates.origins import Origins
+from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.openai import routes
-from chatstream_trio.web.origins import Origins
-from chatstream_trio.web.paths import Paths
 from chatstream_trio.web.transport.connection import RequestConnection
 
 BLUEPRINTS = (routes.blueprint, status.blueprint)

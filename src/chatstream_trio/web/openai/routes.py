@@ -15,8 +15,8 @@ from chatstream_trio.pauses import Walk, with_pauses
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.service import ChatStream, new_id
 from chatstream_trio.web import sse
+from chatstream_trio.web.bodies.body_reader import read_body
 from chatstream_trio.web.body import StreamBody
-from chatstream_trio.web.body_reader import read_body
 from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.errors import handle_error, reply_to
 from chatstream_trio.web.openai.chunks import ChatChunks, usage_json

@@ -1,6 +1,7 @@
 """OpenAI's chat completions as attrs classes: parsing and checking a body.
 
-Types are checked in :mod:`chatstream_trio.web.reading`; ranges by :mod:`chatstream_trio.request`.
+Types are checked in :mod:`chatstream_trio.web.bodies.reading`, ranges by
+:mod:`chatstream_trio.request`.
 Nothing is silently ignored: a field that we do not know is refused by name, and one that we know
 and cannot do is refused unless its value changes nothing.
 
@@ -20,7 +21,7 @@ from werkzeug.datastructures import Headers
 from chatstream_trio.errors import InvalidRequest, ModelNotServed, UnsupportedField
 from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, Message, SamplingOptions, Timeouts
-from chatstream_trio.web.reading import read, value_of
+from chatstream_trio.web.bodies.reading import read, value_of
 
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
