@@ -50,7 +50,7 @@ LINES = {
     "web": "errors generation service settings web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openai": "errors events generation pauses request service web web/bodies web/transport"
-    " | attrs msgspec quart trio werkzeug",
+    " | attrs quart trio werkzeug",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors models service settings web/app web/transport | attrs trio",
