@@ -200,6 +200,14 @@ def test_the_map_names_every_file() -> None:
     assert files == {name for name in names if name.endswith(".py")}
 
 
+@pytest.mark.parametrize("word", ["X-Stream-Id", "chatcmpl"])
+def test_only_who_speaks_it_knows_the_wire(word: str) -> None:
+    """The service and all below it know no header and no API's words."""
+    speak = ("web/", "bench/", "cli.py", "console.py")
+    knows = [place for place, path in MODULES.items() if word in path.read_text()]
+    assert [place for place in knows if not place.startswith(speak)] == []
+
+
 def test_the_load_generator_knows_only_the_wire() -> None:
     """Of the package it takes the errors and the checks of settings, and nothing that serves."""
     for place in MODULES:

@@ -214,7 +214,7 @@ class ChatStream:
 
         Args:
             request: What is asked.
-            id: Under which it can be cancelled; a fresh one by default.
+            id: Under which it can be cancelled; by default a fresh one, of 24 hex digits.
             key: Whose request it is: seats are dealt fairly among keys.
 
         Raises:
@@ -226,9 +226,9 @@ class ChatStream:
         self.check()
         codec = self._codec
         assert codec is not None
-        id = id or new_id()
+        id = id or secrets.token_hex(12)
         if id in self._live:
-            raise IdInUse(f"another live request has the id {id!r}", param="X-Stream-Id")
+            raise IdInUse(f"another live request has the id {id!r}", param="id")
         generation = Generation(
             request,
             id=id,
@@ -388,8 +388,3 @@ def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:
     if max(prompt.tokens) >= info.vocab_size:
         raise InvalidRequest("the prompt has a token that the model lacks", param="messages")
     return prompt
-
-
-def new_id() -> str:
-    """A fresh id of the kind that OpenAI's API gives."""
-    return f"chatcmpl-{secrets.token_hex(12)}"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from typing import Any
 
 from quart import Blueprint, Response, g, request
 
-from chatstream_trio.errors import InvalidRequest, ModelNotServed
+from chatstream_trio.errors import IdInUse, InvalidRequest, ModelNotServed
 from chatstream_trio.events import Finished, Text
 from chatstream_trio.generation.generation import Generation
 from chatstream_trio.pauses import Walk, with_pauses
 from chatstream_trio.request import ChatRequest
-from chatstream_trio.service import ChatStream, new_id
+from chatstream_trio.service import ChatStream
 from chatstream_trio.web import sse
 from chatstream_trio.web.bodies.body_reader import read_body
 from chatstream_trio.web.body import StreamBody
@@ -42,7 +43,10 @@ async def chat_completions() -> Response:
     chat.check()
     id = g.request_id = _request_id()
     body, call = await _read_chat(chat)
-    generation = await enter_request_scope(chat.generate(call, id=id, key=client.key))
+    try:
+        generation = await enter_request_scope(chat.generate(call, id=id, key=client.key))
+    except IdInUse as error:
+        raise IdInUse(error.message, param="X-Stream-Id") from None
     if body.stream:
         response = _stream(generation, body, chat.model_id)
     else:
@@ -116,7 +120,7 @@ def _request_id() -> str:
     """
     chosen: str | None = request.headers.get("X-Stream-Id")
     if chosen is None:
-        return new_id()
+        return f"chatcmpl-{secrets.token_hex(12)}"
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", chosen):
         raise InvalidRequest(
             "X-Stream-Id must be 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-'", param="X-Stream-Id"
