@@ -47,10 +47,10 @@ LINES = {
     " request settings side_threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors pauses | attrs msgspec quart trio werkzeug",
-    "web": "errors generation service settings web/transport | attrs msgspec quart trio werkzeug",
+    "web": "errors events generation pauses request service settings web/bodies web/transport"
+    " | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "errors events generation pauses request service web web/bodies web/transport"
-    " | attrs quart trio werkzeug",
+    "web/openai": "errors events generation pauses request web web/bodies | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors models service settings web/app web/transport | attrs trio",

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 from attrs import fields
-from werkzeug.datastructures import Headers
 
 from chatstream_trio.errors import InvalidRequest, ModelNotServed
 from chatstream_trio.pauses import Walk
@@ -221,29 +220,3 @@ def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody
             f"the model {parsed.model[:200]!r} is not served here; {model!r} is", param="model"
         )
     return parsed
-
-
-TIMEOUT_HEADERS = {
-    "queue": "X-Timeout-Queue",
-    "first_token": "X-Timeout-First-Token",
-    "total": "X-Timeout-Total",
-}
-
-
-def timeouts_in(headers: Headers) -> Timeouts:
-    """The timeouts that the headers ask for.
-
-    Raises:
-        InvalidRequest: One is no number of seconds; ``param`` is the header.
-    """
-    values: dict[str, float] = {}
-    for phase, header in TIMEOUT_HEADERS.items():
-        text = headers.get(header)
-        if text is None:
-            continue
-        try:
-            values[phase] = float(text)
-            Timeouts(values[phase])
-        except (ValueError, InvalidRequest):
-            raise InvalidRequest(f"{header} must be a number of seconds", param=header) from None
-    return Timeouts(**values)
