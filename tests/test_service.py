@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterable
 
@@ -52,6 +53,8 @@ async def test_an_answer_from_ticket_to_finish(
     async with open_house() as chat:
         (guest,) = await seat(nursery, chat, "one two", max_tokens=3)
         await guest.over.wait()
+        assert guest.generation is not None
+        assert re.fullmatch("[0-9a-f]{24}", guest.generation.id)
         assert [event for _, event in guest.events] == [
             Started(),
             Text("one "),
@@ -383,6 +386,7 @@ async def test_an_id_belongs_to_one_live_request(
         nursery.start_soon(other.run)
         await wait_all_tasks_blocked()
         assert isinstance(other.error, IdInUse)
+        assert other.error.param == "id"  # of generate(); no header is known here
         await guest.over.wait()
         again = Guest(chat, ask("c", max_tokens=2), id="mine")
         nursery.start_soon(again.run)

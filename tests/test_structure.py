@@ -47,15 +47,17 @@ LINES = {
     "service.py": "admission engine engine/drivers engine/engine errors generation keeper models"
     " pauses progress request settings side_threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
-    "web": "errors generation pauses service settings web/transport"
-    " | attrs hypercorn msgspec quart trio werkzeug",
-    "web/openai": "errors events generation pauses request service web web/transport"
+    "web/bodies": "errors pauses | attrs msgspec quart trio werkzeug",
+    "web": "errors events generation pauses request service settings web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
-    "web/app.py": "service settings web web/openai web/transport | quart_trio trio werkzeug",
-    "serving.py": "engine errors models service settings web web/app web/transport | attrs trio",
+    "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
+    "web/openai": "errors events generation pauses request web web/bodies | attrs quart",
+    "web/app.py": "service settings web web/gates web/openai web/transport"
+    " | quart_trio trio werkzeug",
+    "serving.py": "engine errors models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",
-    "cli.py": "bench console errors models serving settings web | cyclopts trio",
+    "cli.py": "bench console errors models serving settings web/gates | cyclopts trio",
     "__main__.py": "cli",
 }
 """From the ground up: who stands higher may know who stands lower. A file has its own line or its
@@ -196,6 +198,14 @@ def test_the_map_names_every_file() -> None:
     names = {word.strip("(),") for word in drawn.split()}
     files = {Path(place).name for place in MODULES} - {"__init__.py"}
     assert files == {name for name in names if name.endswith(".py")}
+
+
+@pytest.mark.parametrize("word", ["X-Stream-Id", "chatcmpl"])
+def test_only_who_speaks_it_knows_the_wire(word: str) -> None:
+    """The service and all below it know no header and no API's words."""
+    speak = ("web/", "bench/", "cli.py", "console.py")
+    knows = [place for place, path in MODULES.items() if word in path.read_text()]
+    assert [place for place in knows if not place.startswith(speak)] == []
 
 
 def test_the_load_generator_knows_only_the_wire() -> None:

@@ -50,14 +50,12 @@ def serve(
 
     from chatstream_trio.models import find_model
     from chatstream_trio.serving import open_door, run_server
-    from chatstream_trio.web.clients import Clients
-    from chatstream_trio.web.origins import Origins
+    from chatstream_trio.web.gates.origins import Origins
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is heard once there is a server
     _log_to_stderr()
     model = find_model(settings)
-    Clients(settings)  # a malformed key is a wrong setting
-    Origins(settings)  # and so is a malformed name or origin
+    Origins(settings)  # a malformed name or origin is a wrong setting
     abandoned = trio.run(run_server, settings, model, open_door(settings))
     if abandoned:  # a thread that cannot be stopped would hold up, or crash, the exit
         sys.stdout.flush()

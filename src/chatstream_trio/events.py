@@ -9,7 +9,7 @@ from attrs import frozen
 
 
 class FinishReason(Enum):
-    """Why an answer is complete; the values are OpenAI's."""
+    """Why an answer is complete."""
 
     STOP = "stop"
     """End of sequence, a stop token or a stop string."""

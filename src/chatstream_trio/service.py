@@ -92,7 +92,7 @@ class ChatStream:
             settings.max_waiting,
             max_active_per_key=settings.max_active_per_key,
             max_waiting_per_key=settings.max_waiting_per_key,
-            weights=weights or {},
+            weights={**_weights_of(settings), **(weights or {})},
             on_change=self._changed,
         )
         self._engine: Engine = LocalEngine(
@@ -138,8 +138,9 @@ class ChatStream:
             wait: False gives the service at once, while it loads: requests raise ``Loading``.
             progress: Told how much is loaded. Without it, a progress bar is
                 shown if stderr is a terminal.
-            weights: Client key -> its share of the seats, relative to the other keys that wait; 1
-                where it is not named.
+            weights: For keys that are your own (see :meth:`generate`): key -> its share of the
+                seats, relative to the other keys that wait; 1 where it is not named. Those of the
+                settings' keys are known.
             threaded: False runs the turns in a task, in the event loop's (maybe virtual) time:
                 for tests with a scripted runner.
 
@@ -211,7 +212,7 @@ class ChatStream:
 
         Args:
             request: What is asked.
-            id: Under which it can be cancelled; a fresh one by default.
+            id: Under which it can be cancelled; by default a fresh one, of 24 hex digits.
             key: Whose request it is: seats are dealt fairly among keys.
 
         Raises:
@@ -223,9 +224,9 @@ class ChatStream:
         self.check()
         codec = self._codec
         assert codec is not None
-        id = id or new_id()
+        id = id or secrets.token_hex(12)
         if id in self._live:
-            raise IdInUse(f"another live request has the id {id!r}", param="X-Stream-Id")
+            raise IdInUse(f"another live request has the id {id!r}", param="id")
         generation = Generation(
             request,
             id=id,
@@ -374,14 +375,14 @@ class ChatStream:
         )
 
 
+def _weights_of(settings: Settings) -> dict[str, float]:
+    """Client key -> its share of the seats, where that is not 1."""
+    return {key.client: key.weight for key in settings.keys if key.weight != 1}
+
+
 def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:
     messages = PausingList(message.to_dict() for message in with_pauses(request.messages))
     prompt = codec.read(messages, info.max_model_len)
     if max(prompt.tokens) >= info.vocab_size:
         raise InvalidRequest("the prompt has a token that the model lacks", param="messages")
     return prompt
-
-
-def new_id() -> str:
-    """A fresh id of the kind that OpenAI's API gives."""
-    return f"chatcmpl-{secrets.token_hex(12)}"

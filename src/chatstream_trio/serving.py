@@ -25,7 +25,6 @@ from chatstream_trio.models import Model
 from chatstream_trio.service import ChatStream, Health
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
-from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.transport.descriptors import room_for
 from chatstream_trio.web.transport.limits import ServerLimits
 from chatstream_trio.web.transport.server import bind, serve
@@ -103,8 +102,7 @@ async def run_server(settings: Settings, model: Model, door: Door) -> bool:
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
-        weights = Clients(settings).weights
-        async with ChatStream.open(settings, model=model, wait=False, weights=weights) as chat:
+        async with ChatStream.open(settings, model=model, wait=False) as chat:
             await _serve(chat, door, signals, hangups)
     return chat.abandoned
 

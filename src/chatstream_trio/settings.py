@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,42 @@ def _one_of(*patterns: str) -> Callable[[Any, Attribute[Any], str], None]:
 
 def _memory(_: object, __: Attribute[Any], value: str) -> None:
     Budget.parse(value)
+
+
+@frozen
+class ApiKey:
+    """A configured key: what a client presents, and what it may do with it."""
+
+    secret: str = field(repr=False)
+    """In ASCII; what stands behind ``Bearer``."""
+    weight: float = 1.0
+    """Share of the seats, relative to the other keys that wait."""
+    admin: bool = False
+    """Whether it may see and cancel the requests of others."""
+
+    @classmethod
+    def parse(cls, text: str, setting: str) -> ApiKey:
+        """``KEY`` or ``KEY=WEIGHT``; what follows the last "=" is a weight if it is a number.
+
+        Raises:
+            SettingsError: It is neither; ``param`` is the setting, and the key itself is not said.
+        """
+        name, _, last = text.rpartition("=")
+        try:
+            secret, weight = (name, float(last)) if name else (text, 1.0)
+        except ValueError:
+            secret, weight = text, 1.0
+        if not secret or not secret.isascii() or not 0.001 <= weight <= 1000:
+            raise SettingsError(
+                f"{setting} must be KEY or KEY=WEIGHT, in ASCII, with a weight from 0.001 to 1000",
+                param=setting,
+            )
+        return cls(secret, weight, admin=setting == "admin_key")
+
+    @property
+    def client(self) -> str:
+        """What a client with this key is called in the lines: the ``key`` of its requests."""
+        return f"key {self.secret}"
 
 
 @frozen(kw_only=True)
@@ -188,6 +225,17 @@ class Settings:
 
     write_timeout: float = field(default=30.0, validator=in_range(0.1))
     """Seconds for which a client may read nothing at all before it is cut off."""
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.keys  # one that is malformed is a wrong setting, and known at once
+
+    @cached_property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The configured keys; an admin's first, so that what is both is an admin's."""
+        return (
+            *(ApiKey.parse(text, "admin_key") for text in self.admin_key),
+            *(ApiKey.parse(text, "api_key") for text in self.api_key),
+        )
 
     @property
     def compiled_folder(self) -> Path:

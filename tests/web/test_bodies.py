@@ -8,7 +8,7 @@ import trio.testing
 from served import chat_body, open_house
 from transport_app import MOST, App
 
-from chatstream_trio.web import body_reader
+from chatstream_trio.web.bodies import body_reader
 from chatstream_trio.web.transport import connection
 from chatstream_trio.web.transport.server import open_connections
 

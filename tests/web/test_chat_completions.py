@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -25,6 +26,7 @@ async def test_a_whole_answer() -> None:
         body = response.json()
         assert response.status_code == 200
         assert body["id"] == response.headers["x-request-id"] == response.headers["x-stream-id"]
+        assert re.fullmatch("chatcmpl-[0-9a-f]{24}", body["id"])
         assert body["object"] == "chat.completion"
         assert body["model"] == "scripted"
         (choice,) = body["choices"]
@@ -330,6 +332,7 @@ async def test_cancel_by_id() -> None:
         )
         assert twice.status_code == 409
         assert twice.json()["error"]["code"] == "id_in_use"
+        assert twice.json()["error"]["param"] == "X-Stream-Id"
         for id in ("waiting", "running"):
             first = await house.client.delete(f"/v1/streams/{id}")
             assert first.json()["outcome"] == "cancelled"

@@ -11,7 +11,7 @@ import trio.testing
 from test_bodies import chunk, post
 from transport_app import MOST, WS, WS_KEY, App
 
-from chatstream_trio.web import body_reader
+from chatstream_trio.web.bodies import body_reader
 from chatstream_trio.web.transport.server import open_connections
 from conftest import RawClient
 

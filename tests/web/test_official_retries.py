@@ -15,8 +15,8 @@ from served import open_house as open_any_house
 
 from chatstream_trio import Settings
 from chatstream_trio.models import find_model
-from chatstream_trio.web.body_reader import read_body
-from chatstream_trio.web.openai import routes as endpoints
+from chatstream_trio.web import answering as endpoints
+from chatstream_trio.web.bodies.body_reader import read_body
 from conftest import GUARD
 
 pytestmark = pytest.mark.trio

@@ -14,7 +14,7 @@ from served import chat_body, open_house, sse_events
 from transport_app import WS, WS_KEY
 
 from chatstream_trio import ChatStream, Settings, SettingsError, create_app, install
-from chatstream_trio.web.origins import Origins, Visit
+from chatstream_trio.web.gates.origins import Origins, Visit
 from conftest import H2Client, RawResponse, Served, run_server
 
 pytestmark = pytest.mark.trio

@@ -15,8 +15,8 @@ from test_bodies import chunk, post
 from transport_app import MOST, App
 
 from chatstream_trio import InvalidRequest, UnsupportedEncoding
-from chatstream_trio.web import body_reader, unpacking
-from chatstream_trio.web.unpacking import PIECE, unpacker
+from chatstream_trio.web.bodies import body_reader, unpacking
+from chatstream_trio.web.bodies.unpacking import PIECE, unpacker
 
 pytestmark = pytest.mark.trio
 

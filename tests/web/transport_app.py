@@ -10,8 +10,8 @@ import trio
 from quart import Response, abort, request, websocket
 from quart_trio import QuartTrio
 
+from chatstream_trio.web.bodies.body_reader import read_body
 from chatstream_trio.web.body import StreamBody
-from chatstream_trio.web.body_reader import read_body
 from chatstream_trio.web.transport.connection import RequestConnection, enter_request_scope
 
 MOST = 100_000

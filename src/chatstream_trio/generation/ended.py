@@ -32,7 +32,7 @@ class Ended:
     """What is remembered of a request that is over. There are thousands: it is kept small."""
 
     id: str
-    key: str
+    key: str = field(repr=False)
     outcome: Outcome
     prompt_tokens: int
     completion_tokens: int

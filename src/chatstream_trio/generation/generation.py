@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from chatstream_trio.admission.admission import Ticket
 from chatstream_trio.engine.face import Engine, Handle
@@ -36,7 +36,7 @@ from chatstream_trio.events import (
     Text,
     Usage,
 )
-from chatstream_trio.generation.phases import Phases
+from chatstream_trio.generation.phases import Phase, Phases
 from chatstream_trio.request import ChatRequest, Timeouts, resolve
 from chatstream_trio.text.codec import Prompt
 from chatstream_trio.text.stops import StopFinder
@@ -60,8 +60,8 @@ class GenerationStatus:
     """What :meth:`Generation.status` returns."""
 
     id: str
-    key: str
-    """Whose request it is."""
+    key: str = field(repr=False)
+    """Whose request it is; a secret may be part of it."""
     state: GenerationState
     position: int | None
     """Place in the line; None when it does not wait."""
@@ -108,11 +108,10 @@ class Generation:
         self._max_tokens = 0
         self._completion_tokens = 0
         self._cached_tokens = 0
-        self._paused = False
-        self._born = trio.current_time()
+        self.phases = Phases()
+        """When it came to what."""
         # What the reader has not taken yet:
         self._position_told: int | None = None
-        self._phases = Phases()
         self._seated = False
         self._seat_told = False
         self._texts: list[str] = []
@@ -126,7 +125,7 @@ class Generation:
         it off, and is not woken: in a full room everybody moves whenever a seat gets free."""
         self.tells_silence = False
         """Whether it is an event (:class:`Silence`) that nothing has happened for five seconds."""
-        self._heard_at = self._born
+        self._heard_at = self.phases.arrived
         self._silent = False
 
     # ---- From the waiting room to the engine
@@ -157,6 +156,7 @@ class Generation:
         self._max_tokens = room if asked is None else asked
         self._prompt = prompt
         self._stop_tokens = stop_tokens
+        self.phases.reach(Phase.MEASURED)
         self._start_if_ready()
 
     def _move(self) -> None:
@@ -165,7 +165,7 @@ class Generation:
 
     def _take_seat(self) -> None:
         self._seated = True
-        self._phases.seated.set()
+        self.phases.reach(Phase.SEATED)
         self._start_if_ready()
         self._tell()
 
@@ -203,7 +203,7 @@ class Generation:
         except Exception:
             logger.exception("%s: reading its tokens failed", self.id)
             self.fail(StreamFault("the answer could not be decoded"))
-        if self.ended or self._paused or (self._texts and self._is_due()):
+        if self.ended or self.phases.paused or (self._texts and self._is_due()):
             self._tell()
 
     def _is_due(self) -> bool:
@@ -220,13 +220,13 @@ class Generation:
     def _take_tokens(self, outcome: StreamOutcome) -> None:
         assert self._prompt is not None
         self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
-        if self._paused != outcome.paused:
-            self._paused = outcome.paused
+        if self.phases.paused != outcome.paused:
+            (self.phases.pause if outcome.paused else self.phases.resume)()
             self._on_change()
         for token in outcome.tokens:
             self._completion_tokens += 1
             if self._completion_tokens == 1:
-                self._phases.first_token.set()
+                self.phases.reach(Phase.FIRST_TOKEN)
                 self._on_change()
             self._emit(self._prompt.decoder.push(token))
             if self._stops.stopped:
@@ -269,7 +269,7 @@ class Generation:
 
     def _let_go(self) -> None:
         """Give the seat back: now if the engine never had the stream, else when it lets go."""
-        self._phases.end()
+        self.phases.reach(Phase.ENDED)
         if self._stream is not None:
             self._stream.cancel()
         else:
@@ -281,7 +281,7 @@ class Generation:
 
     async def keep_deadlines(self, timeouts: Timeouts) -> None:
         """Fail the request when one of its phases takes too long. Returns when it is over."""
-        await self._phases.keep(timeouts, self.fail)
+        await self.phases.keep(timeouts, self.fail)
 
     # ---- The reader's side
 
@@ -364,7 +364,7 @@ class Generation:
             return GenerationState.ENDED
         if not self._seated:
             return GenerationState.WAITING
-        if self._paused:
+        if self.phases.paused:
             return GenerationState.PAUSED
         return GenerationState.DECODING if self._completion_tokens else GenerationState.PREFILLING
 
@@ -378,5 +378,5 @@ class Generation:
             position=queued.position if queued else None,
             prompt_tokens=len(self._prompt.tokens) if self._prompt else None,
             completion_tokens=self._completion_tokens,
-            age_seconds=trio.current_time() - self._born,
+            age_seconds=trio.current_time() - self.phases.arrived,
         )

@@ -9,13 +9,12 @@ from werkzeug.exceptions import HTTPException
 from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
 from chatstream_trio.web import status
-from chatstream_trio.web.clients import Clients
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
-from chatstream_trio.web.gate import Gate
+from chatstream_trio.web.gates.gate import Gate
+from chatstream_trio.web.gates.origins import Origins
+from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.openai import routes
-from chatstream_trio.web.origins import Origins
-from chatstream_trio.web.paths import Paths
 from chatstream_trio.web.transport.connection import RequestConnection
 
 BLUEPRINTS = (routes.blueprint, status.blueprint)
@@ -30,7 +29,7 @@ def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
             when it stops. Default: the default settings.
 
     Raises:
-        SettingsError: A configured key, host or origin is malformed.
+        SettingsError: A configured host or origin is malformed.
     """
     app = QuartTrio("chatstream_trio", static_folder=None)
     app.register_error_handler(HTTPException, handle_error)
@@ -58,7 +57,7 @@ def install(app: QuartTrio, chat: ChatStream) -> None:
         chat: The service.
 
     Raises:
-        SettingsError: A configured key, host or origin is malformed.
+        SettingsError: A configured host or origin is malformed.
     """
     _mount(app, chat.settings, whole=False)
     set_chat(app, chat)
@@ -81,8 +80,7 @@ def _own_service(app: QuartTrio, settings: Settings) -> None:
 
     async def hold(task_status: trio.TaskStatus[None]) -> None:
         with scope:
-            weights = Clients(settings).weights
-            async with ChatStream.open(settings, wait=False, weights=weights) as chat:
+            async with ChatStream.open(settings, wait=False) as chat:
                 set_chat(app, chat)
                 task_status.started()
                 await trio.sleep_forever()

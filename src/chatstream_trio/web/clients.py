@@ -11,11 +11,11 @@ import hashlib
 import hmac
 from functools import lru_cache
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 from quart import Request
 from werkzeug.datastructures import Headers
 
-from chatstream_trio.errors import NotAuthenticated, SettingsError
+from chatstream_trio.errors import NotAuthenticated
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.forwarded import hearsay
 from chatstream_trio.web.transport.addresses import is_loopback, network_of, parse_address
@@ -30,7 +30,8 @@ _LONG = 256
 class Client:
     """Whoever sent a request."""
 
-    key: str
+    key: str = field(repr=False)
+    """Whose its requests are; a secret may be part of it."""
     admin: bool = False
     """May cancel the requests of others."""
     sees_all: bool = False
@@ -51,29 +52,11 @@ class Client:
         return self.key if self.known else _NOBODY
 
 
-@define
+@frozen
 class Clients:
-    """Tells clients apart, by the settings.
-
-    Raises:
-        SettingsError: A configured key is malformed.
-    """
+    """Tells clients apart, by the settings."""
 
     settings: Settings
-    weights: dict[str, float] = field(init=False)
-    """Client key -> share of the seats, where it is not 1."""
-    _keys: dict[str, bool] = field(factory=dict, init=False)
-    """Configured key -> whether it is an admin's."""
-
-    def __attrs_post_init__(self) -> None:
-        self.weights = {}
-        for text in self.settings.api_key:
-            name, weight = _parse_key(text)
-            self._keys[name] = False
-            if weight != 1:
-                self.weights[_api(name)] = weight
-        for text in self.settings.admin_key:
-            self._keys[_parse_key(text)[0]] = True
 
     def identify(self, request: Request) -> Client:
         """Whose request this is.
@@ -82,7 +65,7 @@ class Clients:
             NotAuthenticated: Keys are configured, and it presents none of them.
         """
         bearer = _bearer(request.headers)
-        if self._keys:
+        if self.settings.keys:
             return self._authenticate(bearer)
         stranger = self._stranger(request)
         if bearer and self._by_bearer():
@@ -90,9 +73,9 @@ class Clients:
         return stranger
 
     def _authenticate(self, bearer: str) -> Client:
-        for key, admin in self._keys.items():
-            if hmac.compare_digest(key.encode(), bearer.encode()):
-                return Client(_api(key), admin=admin, sees_all=admin)
+        for key in self.settings.keys:
+            if hmac.compare_digest(key.secret.encode(), bearer.encode()):
+                return Client(key.client, admin=key.admin, sees_all=key.admin)
         raise NotAuthenticated(
             "this server wants a key that it knows: Authorization: Bearer KEY"
             if bearer
@@ -142,24 +125,3 @@ def _bearer_key(token: str) -> str:
     if len(token) > _LONG:
         token = "sha256 " + hashlib.sha256(token.encode()).hexdigest()
     return f"bearer {token}"
-
-
-def _api(key: str) -> str:
-    return f"key {key}"
-
-
-def _parse_key(text: str) -> tuple[str, float]:
-    """``KEY`` or ``KEY=WEIGHT``; what follows the last "=" is a weight if it is a number."""
-    name, _, last = text.rpartition("=")
-    try:
-        weight = float(last) if name else 1.0
-    except ValueError:
-        weight = 1.0
-    else:
-        text = name or text
-    if not text or not text.isascii() or not 0.001 <= weight <= 1000:
-        raise SettingsError(
-            "a key is KEY or KEY=WEIGHT, in ASCII, with a weight from 0.001 to 1000",
-            param="api_key",
-        )
-    return text, weight

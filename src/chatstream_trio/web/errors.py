@@ -1,9 +1,13 @@
-"""Every error as a status and a body: OpenAI's shape, in one place."""
+"""Every error as a status, headers and a body, in one place.
+
+The body is the house's own, which has OpenAI's shape; a dialect may have another.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field, frozen
@@ -55,7 +59,7 @@ class ErrorReply:
 
     @property
     def body(self) -> dict[str, Any]:
-        """``{"error": {…}}`` as OpenAI sends it."""
+        """``{"error": {…}}``, the house's own."""
         error = {
             "message": self.message,
             "type": self.type,
@@ -64,11 +68,9 @@ class ErrorReply:
         }
         return {"error": error}
 
-    def response(self) -> Response:
-        """The reply to a request whose headers have not left yet."""
-        return Response(
-            to_json(self.body), self.status, self.headers, content_type="application/json"
-        )
+    def response(self, body: Any) -> Response:
+        """The reply to a request whose headers have not left yet; ``body`` will be JSON."""
+        return Response(to_json(body), self.status, self.headers, content_type="application/json")
 
 
 def reply_to(error: Exception) -> ErrorReply:
@@ -108,9 +110,19 @@ def _headers(error: Exception) -> dict[str, str]:
             return {}
 
 
-async def handle_error(error: Exception) -> Response:
-    """Quart's error handler for the blueprints."""
+def refuse(error: Exception, body: Callable[[ErrorReply], Any] | None = None) -> Response:
+    """The response to a request that failed. What is not ours is logged.
+
+    Args:
+        error: Any.
+        body: What is said of it in the dialect that the client speaks; default: the house's own.
+    """
     reply = reply_to(error)
     if reply.code == "server_error":
         logger.error("a request failed", exc_info=error)
-    return reply.response()
+    return reply.response(reply.body if body is None else body(reply))
+
+
+async def handle_error(error: Exception) -> Response:
+    """Quart's error handler where no dialect is spoken."""
+    return refuse(error)

@@ -1,8 +1,8 @@
-"""OpenAI's chat completions as attrs classes: parsing and checking a body.
+"""OpenAI's chat completions as structs: the body of a request, and what it asks for.
 
-Types are checked in :mod:`chatstream_trio.web.reading`; ranges by :mod:`chatstream_trio.request`.
-Nothing is silently ignored: a field that we do not know is refused by name, and one that we know
-and cannot do is refused unless its value changes nothing.
+Types are checked in :mod:`chatstream_trio.web.bodies.reading`, ranges by
+:mod:`chatstream_trio.request`. Nothing is silently ignored: a field that we do not know is refused
+by name, and one that we know and cannot do is refused unless its value changes nothing.
 
 The field names are those of https://platform.openai.com/docs/api-reference/chat/create, and of
 vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``ignore_eos``.
@@ -10,34 +10,70 @@ vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-import msgspec
-from attrs import fields, frozen
-from werkzeug.datastructures import Headers
+from attrs import fields
 
-from chatstream_trio.errors import InvalidRequest, ModelNotServed, UnsupportedField
+from chatstream_trio.errors import InvalidRequest, ModelNotServed
 from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, Message, SamplingOptions, Timeouts
-from chatstream_trio.web.reading import read, value_of
+from chatstream_trio.web.bodies.reading import Foreign, Harmless, Wire, read
 
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
 
 
-@frozen
-class TextPart:
+_is_string: Harmless = lambda value: isinstance(value, str)  # noqa: E731
+
+CHANGES_NOTHING: Mapping[str, Harmless] = {
+    "n": lambda value: value == 1 and value is not True,
+    "logprobs": lambda value: value is False,
+    "top_logprobs": lambda value: value == 0 and value is not False,
+    "tools": lambda value: value == [],
+    "functions": lambda value: value == [],
+    "tool_choice": lambda value: value in ("none", "auto"),
+    "function_call": lambda value: value in ("none", "auto"),
+    "parallel_tool_calls": lambda value: isinstance(value, bool),
+    "response_format": lambda value: value == {"type": "text"},
+    "modalities": lambda value: value == ["text"],
+    "audio": lambda value: False,
+    "prediction": lambda value: False,
+    "reasoning_effort": lambda value: value == "none",
+    "verbosity": lambda value: value == "medium",
+    "web_search_options": lambda value: False,
+    "service_tier": lambda value: value in ("auto", "default"),
+    "store": lambda value: value is False,
+    "user": _is_string,
+    "safety_identifier": _is_string,
+    "prompt_cache_key": _is_string,
+    "prompt_cache_retention": _is_string,
+    "metadata": lambda value: isinstance(value, dict),
+}
+"""Fields of OpenAI's schema that we do not have, and which of their values change nothing."""
+
+_LABELS: Mapping[str, Harmless] = {
+    "id": _is_string,
+    "annotations": lambda value: isinstance(value, list),
+    "cache_control": lambda value: isinstance(value, dict),
+    "metadata": lambda value: isinstance(value, dict),
+}
+"""Fields of messages and their parts that clients put there, or send back from an earlier answer,
+and that only label. Any field may be there that says nothing."""
+
+
+class TextPart(Wire, frozen=True):
     """A part of a message; other kinds of part are refused."""
 
+    foreign = Foreign(_LABELS, empty=True)
     type: Literal["text"]
     text: str
 
 
-@frozen
-class ChatMessage:
+class ChatMessage(Wire, frozen=True):
     """A message as it comes over the wire."""
 
+    foreign = Foreign(_LABELS, empty=True)
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
@@ -49,8 +85,7 @@ class ChatMessage:
         return Message(self.role, text, self.name)
 
 
-@frozen
-class StreamOptions:
+class StreamOptions(Wire, frozen=True):
     """What a stream brings besides text."""
 
     include_usage: bool | None = None
@@ -60,8 +95,7 @@ class StreamOptions:
     """Padding against those who watch the length of packets; there is none here."""
 
 
-@frozen
-class TimeoutsBody:
+class TimeoutsBody(Wire, frozen=True):
     """Ours: seconds that each phase may take."""
 
     queue: float | None = None
@@ -69,10 +103,10 @@ class TimeoutsBody:
     total: float | None = None
 
 
-@frozen
-class ChatCompletionBody:
+class ChatCompletionBody(Wire, frozen=True):
     """The body of ``POST /v1/chat/completions``."""
 
+    foreign = Foreign(CHANGES_NOTHING)
     messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
@@ -171,46 +205,6 @@ def _unless_minus_one(value: int | None) -> int | None:
     return None if value == -1 else value
 
 
-_is_string: Callable[[Any], bool] = lambda value: isinstance(value, str)  # noqa: E731
-
-CHANGES_NOTHING: Mapping[str, Callable[[Any], bool]] = {
-    "n": lambda value: value == 1 and value is not True,
-    "logprobs": lambda value: value is False,
-    "top_logprobs": lambda value: value == 0 and value is not False,
-    "tools": lambda value: value == [],
-    "functions": lambda value: value == [],
-    "tool_choice": lambda value: value in ("none", "auto"),
-    "function_call": lambda value: value in ("none", "auto"),
-    "parallel_tool_calls": lambda value: isinstance(value, bool),
-    "response_format": lambda value: value == {"type": "text"},
-    "modalities": lambda value: value == ["text"],
-    "audio": lambda value: False,
-    "prediction": lambda value: False,
-    "reasoning_effort": lambda value: value == "none",
-    "verbosity": lambda value: value == "medium",
-    "web_search_options": lambda value: False,
-    "service_tier": lambda value: value in ("auto", "default"),
-    "store": lambda value: value is False,
-    "user": _is_string,
-    "safety_identifier": _is_string,
-    "prompt_cache_key": _is_string,
-    "prompt_cache_retention": _is_string,
-    "metadata": lambda value: isinstance(value, dict),
-}
-"""Fields of OpenAI's schema that we do not have, and which of their values change nothing."""
-
-
-_SAYS_NOTHING = (b"null", b"false", b'""', b"[]", b"{}")
-_LABELS: Mapping[str, Callable[[Any], bool]] = {
-    "id": _is_string,
-    "annotations": lambda value: isinstance(value, list),
-    "cache_control": lambda value: isinstance(value, dict),
-    "metadata": lambda value: isinstance(value, dict),
-}
-"""Fields of messages and their parts that clients put there, or send back from an earlier answer,
-and that only label. Any field may be there that says nothing."""
-
-
 def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody:
     """Read the body of a request for ``model``, the one model that is served.
 
@@ -218,7 +212,7 @@ def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody
         InvalidRequest: Broken JSON, or a field that is missing, unknown, ill-typed or unsupported.
         ModelNotServed: It asks for another model.
     """
-    parsed = read(ChatCompletionBody, body, _check_foreign, walk)
+    parsed = read(ChatCompletionBody, body, walk)
     if parsed.stream_options is not None and not parsed.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
     if parsed.model not in (None, model):
@@ -226,43 +220,3 @@ def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody
             f"the model {parsed.model[:200]!r} is not served here; {model!r} is", param="model"
         )
     return parsed
-
-
-def _check_foreign(cls: type[Any], name: str, raw: msgspec.Raw, at: str) -> None:
-    if cls in (ChatMessage, TextPart):
-        label = _LABELS.get(name)
-        if bytes(memoryview(raw)[:8]) in _SAYS_NOTHING or (label and label(value_of(raw, at))):
-            return
-        raise InvalidRequest(f"unknown or unsupported field {at!r}", param=at)
-    harmless = CHANGES_NOTHING.get(name) if cls is ChatCompletionBody else None
-    if harmless is None:
-        raise InvalidRequest(f"unknown field {at!r}", param=at)
-    value = value_of(raw, at)
-    if value is not None and not harmless(value):
-        raise UnsupportedField(f"this value of {name} is not supported here", param=name)
-
-
-TIMEOUT_HEADERS = {
-    "queue": "X-Timeout-Queue",
-    "first_token": "X-Timeout-First-Token",
-    "total": "X-Timeout-Total",
-}
-
-
-def timeouts_in(headers: Headers) -> Timeouts:
-    """The timeouts that the headers ask for.
-
-    Raises:
-        InvalidRequest: One is no number of seconds; ``param`` is the header.
-    """
-    values: dict[str, float] = {}
-    for phase, header in TIMEOUT_HEADERS.items():
-        text = headers.get(header)
-        if text is None:
-            continue
-        try:
-            values[phase] = float(text)
-            Timeouts(values[phase])
-        except (ValueError, InvalidRequest):
-            raise InvalidRequest(f"{header} must be a number of seconds", param=header) from None
-    return Timeouts(**values)

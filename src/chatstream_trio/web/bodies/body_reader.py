@@ -6,7 +6,7 @@ import trio
 from quart import Request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from chatstream_trio.web.unpacking import unpacker
+from chatstream_trio.web.bodies.unpacking import unpacker
 
 BODY_SECONDS = 30.0
 """For a whole body to come."""

@@ -2,7 +2,7 @@
 
 It stands before the app, so that no handler, no error handler and no router has seen a request
 that is refused; and every answer to an allowed page says so, whoever gives it. See
-:mod:`chatstream_trio.web.origins` for what is asked, and why.
+:mod:`chatstream_trio.web.gates.origins` for what is asked, and why.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from werkzeug.exceptions import HTTPException
 
 from chatstream_trio.errors import ChatStreamError
 from chatstream_trio.web.errors import ErrorReply, reply_to
-from chatstream_trio.web.origins import ANY, Origins, Visit
-from chatstream_trio.web.paths import Paths
+from chatstream_trio.web.gates.origins import ANY, Origins, Visit
+from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.sse import to_json
 
 EXPOSED = ("X-Request-Id", "X-Stream-Id", "Retry-After", "x-should-retry", "WWW-Authenticate")

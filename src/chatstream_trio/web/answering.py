@@ -1,0 +1,151 @@
+"""One request for an answer, from its headers to its response, in whatever dialect.
+
+Who asks, whether there is room, the body, the seat, the stream or the whole: it is the same for
+all. This module knows no API; what is particular to one is its :class:`Dialect`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from quart import Blueprint, Response, g, request
+from werkzeug.datastructures import Headers
+
+from chatstream_trio.errors import IdInUse, InvalidRequest
+from chatstream_trio.events import Finished, Text
+from chatstream_trio.generation.generation import Generation
+from chatstream_trio.pauses import with_pauses
+from chatstream_trio.request import Timeouts
+from chatstream_trio.service import ChatStream
+from chatstream_trio.web.bodies.body_reader import read_body
+from chatstream_trio.web.body import StreamBody
+from chatstream_trio.web.chunks import Chunks
+from chatstream_trio.web.current import current_chat, current_client
+from chatstream_trio.web.dialect import Call, Dialect, Given, Head, Whole
+from chatstream_trio.web.errors import refuse
+from chatstream_trio.web.sse import to_json
+from chatstream_trio.web.transport.connection import enter_request_scope
+
+STREAM_ID = "X-Stream-Id"
+"""The header in which a client chooses the id of its request, and every reply says it."""
+TIMEOUT_HEADERS = {
+    "queue": "X-Timeout-Queue",
+    "first_token": "X-Timeout-First-Token",
+    "total": "X-Timeout-Total",
+}
+LARGE_BODY = 2**14
+"""Bytes from which on a body is not read on the event loop: half a millisecond there, at most."""
+
+
+def speak(blueprint: Blueprint, dialect: Dialect) -> None:
+    """Let all that a blueprint says be of one dialect: its errors too, and the ids of its replies.
+
+    Args:
+        blueprint: Its routes call :func:`answer` with the same dialect.
+        dialect: Of the API.
+    """
+
+    async def handle_error(error: Exception) -> Response:
+        return refuse(error, dialect.error)
+
+    blueprint.register_error_handler(Exception, handle_error)
+    blueprint.after_request(_name_the_request)
+
+
+async def answer(dialect: Dialect) -> Response:
+    """Answer the request that is handled, streaming or whole.
+
+    The generation is entered in the request's own scope: it ends with the request, whatever
+    becomes of the response.
+
+    Raises:
+        ChatStreamError, HTTPException: It is refused, or ended before the answer was whole.
+    """
+    chat, client = current_chat(), current_client()
+    chat.check()
+    id = g.request_id = _chosen_id() or dialect.new_id()
+    call = await _read(chat, dialect)
+    try:
+        generation = await enter_request_scope(chat.generate(call.request, id=id, key=client.key))
+    except IdInUse as error:
+        raise IdInUse(error.message, param=STREAM_ID) from None
+    head = Head(id, chat.model_id, int(time.time()))
+    if call.stream:
+        return _stream(call.chunks(head, generation))
+    return json_response(call.whole(head, await _complete(generation)))
+
+
+def json_response(value: Any) -> Response:
+    """200, and this."""
+    return Response(to_json(value), content_type="application/json")
+
+
+async def _name_the_request(response: Response) -> Response:
+    """Every reply to a generation says its id, a refusal too."""
+    if "request_id" in g:
+        response.headers["X-Request-Id"] = response.headers[STREAM_ID] = g.request_id
+    return response
+
+
+def _chosen_id() -> str | None:
+    """The id that the client chose.
+
+    Raises:
+        InvalidRequest: It chose a wrong one.
+    """
+    chosen: str | None = request.headers.get(STREAM_ID)
+    if chosen is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", chosen):
+        raise InvalidRequest(
+            f"{STREAM_ID} must be 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-'", param=STREAM_ID
+        )
+    return chosen
+
+
+async def _read(chat: ChatStream, dialect: Dialect) -> Call:
+    """What is asked. What is large is read aside."""
+    timeouts = timeouts_in(request.headers)
+    data = await read_body(request, chat.settings.max_body_bytes)
+    given = Given(chat.model_id, chat.info.vocab_size, timeouts)
+    if len(data) < LARGE_BODY:
+        return dialect.parse(data, given, iter)
+    return await chat.aside(lambda: dialect.parse(data, given, with_pauses), size=len(data))
+
+
+def timeouts_in(headers: Headers) -> Timeouts:
+    """The timeouts that the headers ask for.
+
+    Raises:
+        InvalidRequest: One is no number of seconds; ``param`` is the header.
+    """
+    values: dict[str, float] = {}
+    for phase, header in TIMEOUT_HEADERS.items():
+        text = headers.get(header)
+        if text is None:
+            continue
+        try:
+            values[phase] = float(text)
+            Timeouts(values[phase])
+        except (ValueError, InvalidRequest):
+            raise InvalidRequest(f"{header} must be a number of seconds", param=header) from None
+    return Timeouts(**values)
+
+
+def _stream(chunks: Chunks) -> Response:
+    response = Response(StreamBody(chunks, on_error=chunks.error), content_type=chunks.content_type)
+    response.headers.update(chunks.headers)
+    return response
+
+
+async def _complete(generation: Generation) -> Whole:
+    """Wait for the whole answer."""
+    generation.tells_moves = False
+    texts: list[str] = []
+    async for event in generation:
+        match event:
+            case Text(text):
+                texts.append(text)
+            case Finished(reason, usage):
+                return Whole("".join(texts), reason, usage)
+    raise AssertionError("a generation ends with Finished or an error")

@@ -1,0 +1,199 @@
+"""From the bytes of a body to structs, field by field. It knows no API.
+
+A struct declares what an object of a body may hold; msgspec checks it. What msgspec passes over is
+found here, for every API in the same walk over the whole body: fields that a struct does not have.
+And an object is cut into its fields before any of them is built, so that a client cannot have
+millions of objects made for a field that is refused anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from attrs import field, frozen
+
+from chatstream_trio.errors import InvalidRequest, UnsupportedField
+from chatstream_trio.pauses import Walk
+
+Harmless = Callable[[Any], bool]
+"""Whether a value of a field that we do not have changes nothing."""
+
+MOST_OBJECTS = 2**14
+"""In one list."""
+_LARGEST_FOREIGN = 2**16
+"""Bytes of a field that means nothing here."""
+_LONGEST_COMPLAINT = 300
+_SAYS_NOTHING = (b"null", b"false", b'""', b"[]", b"{}")
+
+
+@frozen
+class Foreign:
+    """Which fields may be in an object that its struct does not have."""
+
+    harmless: Mapping[str, Harmless] = field(factory=dict)
+    """Fields of the API, and which of their values change nothing, besides null."""
+    empty: bool = False
+    """Whether any field may be there that says nothing: null, false, or nothing in it."""
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """An object of a body, or the whole of it. Subclasses declare its fields.
+
+    A field may have such a class, or a list of one, as its type.
+    """
+
+    foreign: ClassVar[Foreign] = Foreign()
+    """What else may be in it."""
+
+
+T = TypeVar("T")
+W = TypeVar("W", bound=Wire)
+
+
+def read(cls: type[W], body: bytes, walk: Walk = iter) -> W:
+    """The body of a request as an instance of ``cls``.
+
+    Args:
+        cls: What is to be in it.
+        body: JSON.
+        walk: Goes through what a client may have made long.
+
+    Raises:
+        InvalidRequest: Broken JSON; or a field that is missing, ill-typed or unknown, or a list
+            that is too long: ``param`` is its path, such as ``messages[0].content``.
+        UnsupportedField: A field of the API that we do not have, with a value that matters.
+    """
+    return _Reader(walk).object(cls, body, "")
+
+
+def _value_of(raw: msgspec.Raw, at: str) -> Any:
+    """What a foreign field holds, if it is not large; else ``...``.
+
+    Raises:
+        InvalidRequest: It is no JSON.
+    """
+    return _decode(_anything(), raw, at) if len(memoryview(raw)) <= _LARGEST_FOREIGN else ...
+
+
+@frozen
+class _Reader:
+    walk: Walk
+
+    def object(self, cls: type[W], raw: bytes | msgspec.Raw, at: str) -> W:
+        fields = _decode(_objects(), raw, at)
+        return self._made(cls, fields, at)
+
+    def _made(self, cls: type[W], given: Mapping[str, msgspec.Raw], at: str) -> W:
+        known: Mapping[str, _Field] = _fields_of(cls)
+        values = {}
+        for name in self.walk([name for name in known if name in given]):
+            values[known[name].name] = self._value(known[name], given[name], _join(at, name))
+        for name, kind in known.items():
+            if kind.required and name not in given:
+                path = _join(at, name)
+                raise InvalidRequest(f"{path}: missing required field `{name}`", param=path)
+        for name in self.walk(name for name in given if name not in known):
+            self._pass_over(cls.foreign, name, given[name], _join(at, name[:100]))
+        return cls(**values)
+
+    def _pass_over(self, foreign: Foreign, name: str, raw: msgspec.Raw, at: str) -> None:
+        """Judge a field that a struct does not have: the one place where that is done."""
+        if foreign.empty and bytes(memoryview(raw)[:8]) in _SAYS_NOTHING:
+            return
+        if (harmless := foreign.harmless.get(name)) is not None:
+            value = _value_of(raw, at)
+            if value is None or harmless(value):
+                return
+            if not foreign.empty:
+                raise UnsupportedField(f"this value of {name} is not supported here", param=at)
+        kind = "unknown or unsupported" if foreign.empty else "unknown"
+        raise InvalidRequest(f"{kind} field {at!r}", param=at)
+
+    def _value(self, kind: _Field, raw: msgspec.Raw, at: str) -> Any:
+        opening = bytes(memoryview(raw)[:1])
+        if kind.one is not None and opening == b"{":
+            return self.object(kind.one, raw, at)
+        if kind.many is not None and opening == b"[":
+            items = _decode(_lists(), raw, at)
+            if len(items) > MOST_OBJECTS:
+                raise InvalidRequest(f"{at} holds more than {MOST_OBJECTS}", param=at)
+            many = kind.many
+            return [self._made(many, x, f"{at}[{i}]") for i, x in self.walk(enumerate(items))]
+        return _decode(kind.decoder, raw, at)
+
+
+@frozen
+class _Field:
+    """What may be in a field."""
+
+    name: str
+    """In the struct; on the wire it may have another."""
+    decoder: msgspec.json.Decoder[Any]
+    one: type[Wire] | None
+    """The class of an object in it."""
+    many: type[Wire] | None
+    """The class of the objects of a list in it."""
+    required: bool
+
+    @classmethod
+    def of(cls, info: msgspec.structs.FieldInfo) -> _Field:
+        kind = info.type
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        one = [k for k in kinds if _is_wire(k)]
+        lists = [get_args(k)[0] for k in kinds if get_origin(k) is list]
+        many = [k for k in lists if _is_wire(k)]
+        return cls(
+            info.name,
+            msgspec.json.Decoder(kind),
+            one[0] if one else None,
+            many[0] if many else None,
+            info.required,
+        )
+
+
+def _is_wire(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Wire)
+
+
+@cache
+def _fields_of(cls: type[Wire]) -> Mapping[str, _Field]:
+    """By their names on the wire."""
+    return {info.encode_name: _Field.of(info) for info in msgspec.structs.fields(cls)}
+
+
+@cache
+def _anything() -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder()
+
+
+@cache
+def _objects() -> msgspec.json.Decoder[dict[str, msgspec.Raw]]:
+    return msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@cache
+def _lists() -> msgspec.json.Decoder[list[dict[str, msgspec.Raw]]]:
+    return msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, at: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        where = at + path.rstrip("`")
+        what = where or "the body"
+        complaint = re.sub(r"\s+", " ", message[:_LONGEST_COMPLAINT])
+        raise InvalidRequest(f"{what}: {complaint}", param=where or None) from None
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        complaint = str(error)[:_LONGEST_COMPLAINT]
+        raise InvalidRequest(f"the body is not valid JSON: {complaint}", param=at or None) from None
+
+
+def _join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name

@@ -1,0 +1,91 @@
+"""What an API has to say for itself, to be one of those that this server speaks: a dialect.
+
+All that the APIs have in common (who asks, the size of a body, seats, headers, when to say what of
+the queue) is in :mod:`chatstream_trio.web.answering` and :mod:`chatstream_trio.web.chunks`, which
+know no API. A dialect knows no connection, no seat and no engine; a new one is a folder beside
+``openai/`` with these few methods, and a route for each path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from chatstream_trio.events import FinishReason, Usage
+from chatstream_trio.generation.generation import Generation
+from chatstream_trio.pauses import Walk
+from chatstream_trio.request import ChatRequest, Timeouts
+from chatstream_trio.web.chunks import Chunks
+from chatstream_trio.web.errors import ErrorReply
+
+
+@frozen
+class Given:
+    """What a dialect is told besides the body."""
+
+    model: str
+    """The id of the one model that is served."""
+    vocab_size: int
+    timeouts: Timeouts
+    """Those of the headers; the shorter of theirs and the body's counts."""
+
+
+@frozen
+class Head:
+    """What an answer says of itself, in whatever form."""
+
+    id: str
+    model: str
+    created: int
+    """Unix time in seconds."""
+
+
+@frozen
+class Whole:
+    """An answer that is complete."""
+
+    text: str
+    reason: FinishReason
+    usage: Usage
+
+
+class Call(Protocol):
+    """A body that was read: what is asked, and how it wants to be answered."""
+
+    @property
+    def request(self) -> ChatRequest:
+        """What the service is asked."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer comes in chunks."""
+
+    def whole(self, head: Head, answer: Whole) -> Any:
+        """The whole answer, as what will be JSON."""
+
+    def chunks(self, head: Head, generation: Generation) -> Chunks:
+        """The answer piece by piece."""
+
+
+class Dialect(Protocol):
+    """One API's way to ask and to be answered."""
+
+    def new_id(self) -> str:
+        """A fresh id of the API's kind, for a request that brought none."""
+
+    def parse(self, body: bytes, given: Given, walk: Walk) -> Call:
+        """Read a body. What is large is read in a thread of the side: wait for nothing here.
+
+        Args:
+            body: As it came, unpacked; at most ``max_body_bytes``.
+            given: What else there is to know.
+            walk: Goes through what a client may have made long.
+
+        Raises:
+            InvalidRequest: It cannot be read, or asks for what cannot be; ``param`` says where.
+            ModelNotServed: It asks for another model.
+        """
+
+    def error(self, reply: ErrorReply) -> Any:
+        """The body of a refusal, as what will be JSON. Within a stream: :meth:`Chunks.error`."""

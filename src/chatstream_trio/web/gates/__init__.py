@@ -1,0 +1,1 @@
+"""What a request passes before the app sees it: by which name, from which page, to what path."""
