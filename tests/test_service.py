@@ -128,7 +128,8 @@ async def test_who_wants_no_positions_is_not_woken_by_them(
     """
     async with open_house(max_active=1, max_waiting=4) as chat:
         guests = await seat(nursery, chat, "a", "b", "c", max_tokens=2)
-        async with chat.generate(ask("d", max_tokens=2)) as last:
+        async with chat.generate(ask("d", max_tokens=2)) as generation:
+            last = generation.read()
             assert isinstance(first := await anext(last), Queued)
             assert first.position == 3
             last.tells_moves = False
@@ -153,14 +154,15 @@ async def test_who_wants_no_positions_is_not_woken_by_them(
 async def test_a_position_taken_is_not_told_again(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """``take_position`` counts as told: the next event is a change after it."""
+    """``take_place`` counts as told: the next event is a change after it."""
     async with open_house(max_active=1, max_waiting=4) as chat:
         guests = await seat(nursery, chat, "a", "b", "c", max_tokens=2)
-        async with chat.generate(ask("d", max_tokens=2)) as last:
+        async with chat.generate(ask("d", max_tokens=2)) as generation:
+            last = generation.read()
             last.tells_moves = False
             await guests[0].over.wait()
             await wait_all_tasks_blocked()
-            taken = last.take_position()
+            taken = last.take_place()
             assert taken is not None
             assert taken.position == 2
             last.tells_moves = True
@@ -473,12 +475,12 @@ async def test_a_token_that_is_no_word_ends_its_stream(
         bad, good = await seat(nursery, chat, "a", "c d", max_tokens=4)
         await trio.sleep(0.5)
         assert bad.generation is not None
-        bad.generation._prompt.decoder.words.clear()  # type: ignore[union-attr, attr-defined]
+        bad.generation._prepared.prompt.decoder.words.clear()  # type: ignore[union-attr, attr-defined]
         await bad.over.wait()
         await good.over.wait()
         assert isinstance(bad.error, StreamFault)
         assert good.text == "c d c d "
-        assert "reading its tokens failed" in caplog.text
+        assert "reading a stream's tokens failed" in caplog.text
 
 
 async def test_drain_lets_finish_what_can(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -55,7 +55,8 @@ _HOMES = {
         "Text",
         "Usage",
     ),
-    "generation.generation": ("Generation", "GenerationState", "GenerationStatus"),
+    "generation.generation": ("Generation",),
+    "generation.state": ("GenerationState", "GenerationStatus"),
     "models": ("Model",),
     "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
     "service": ("ChatStream", "Health", "Status"),
@@ -114,8 +115,8 @@ if TYPE_CHECKING:
     from chatstream_trio.generation.ended import Ended as Ended
     from chatstream_trio.generation.ended import Outcome as Outcome
     from chatstream_trio.generation.generation import Generation as Generation
-    from chatstream_trio.generation.generation import GenerationState as GenerationState
-    from chatstream_trio.generation.generation import GenerationStatus as GenerationStatus
+    from chatstream_trio.generation.state import GenerationState as GenerationState
+    from chatstream_trio.generation.state import GenerationStatus as GenerationStatus
     from chatstream_trio.models import Model as Model
     from chatstream_trio.request import ChatRequest as ChatRequest
     from chatstream_trio.request import Message as Message

@@ -52,7 +52,9 @@ def serve(
     from chatstream_trio.serving import open_door, run_server
     from chatstream_trio.web.gates.origins import Origins
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is heard once there is a server
+    # Until there is a server that hears them: a hangup is nothing, and who is told to end, ends.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _log_to_stderr()
     model = find_model(settings)
     Origins(settings)  # a malformed name or origin is a wrong setting

@@ -30,7 +30,8 @@ from chatstream_trio.errors import (
     StreamNotFound,
 )
 from chatstream_trio.generation.ended import Ended, EndedRequests
-from chatstream_trio.generation.generation import Generation, GenerationStatus
+from chatstream_trio.generation.generation import Generation
+from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.keeper import Keeper
 from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.pauses import PausingList, with_pauses
@@ -239,7 +240,7 @@ class ChatStream:
         self._live[id] = generation
         try:
             if timeouts := request.timeouts.under(self.settings.timeouts):
-                self._nursery.start_soon(generation.keep_deadlines, timeouts)
+                self._nursery.start_soon(generation.phases.keep, timeouts, generation.fail)
             read = partial(_read, codec, request, self._engine.info)
             prompt = await self._side.run(read, size=request.size)
             generation.prepare(prompt, codec.stop_tokens(request.stop))
@@ -297,7 +298,7 @@ class ChatStream:
             await trio.sleep(SILENCE_TICK)
             since = trio.current_time() - (SILENCE_SECONDS - SILENCE_TICK)
             for generation in self._live.values():
-                generation.tell_silence(since)
+                generation.readers.hear_silence(since)
 
     # ---- The end
 

@@ -73,7 +73,7 @@ async def answer(dialect: Dialect) -> Response:
         raise IdInUse(error.message, param=STREAM_ID) from None
     head = Head(id, chat.model_id, int(time.time()))
     if call.stream:
-        return _stream(call.chunks(head, generation))
+        return _stream(call.chunks(head, generation.read()))
     return json_response(call.whole(head, await _complete(generation)))
 
 
@@ -140,9 +140,10 @@ def _stream(chunks: Chunks) -> Response:
 
 async def _complete(generation: Generation) -> Whole:
     """Wait for the whole answer."""
-    generation.tells_moves = False
+    reader = generation.read()
+    reader.tells_moves = False
     texts: list[str] = []
-    async for event in generation:
+    async for event in reader:
         match event:
             case Text(text):
                 texts.append(text)

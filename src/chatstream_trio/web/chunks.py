@@ -16,7 +16,7 @@ from attrs import define, field
 
 from chatstream_trio.errors import ChatStreamError
 from chatstream_trio.events import Event, Finished, Queued, Silence
-from chatstream_trio.generation.generation import Generation
+from chatstream_trio.generation.reader import Reader
 from chatstream_trio.web import sse
 from chatstream_trio.web.errors import ErrorReply, reply_to
 
@@ -35,13 +35,13 @@ class Chunks(ABC):
     content_type: ClassVar[str] = sse.CONTENT_TYPE
     headers: ClassVar[Mapping[str, str]] = sse.HEADERS
 
-    generation: Generation
+    reader: Reader
     _ended: bool = field(default=False, init=False)
     _queue_told_at: float = field(default=-QUEUE_SECONDS, init=False)
     _queue_news: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.generation.tells_silence = True
+        self.reader.tells_silence = True
 
     def __aiter__(self) -> Chunks:
         return self
@@ -54,7 +54,7 @@ class Chunks(ABC):
                 return self.error(error)
             if isinstance(event, Queued):
                 self._queue_news = True
-                self.generation.tells_moves = False  # until this one may be said
+                self.reader.tells_moves = False  # until this one may be said
             elif not isinstance(event, Silence):
                 self._ended = isinstance(event, Finished)
                 return self._say(event)
@@ -70,22 +70,22 @@ class Chunks(ABC):
     async def _event(self) -> Event:
         """The next event; silence, as soon as news of the queue may be said that were kept back."""
         if not self._queue_news:
-            return await anext(self.generation)
+            return await anext(self.reader)
         with trio.move_on_at(self._queue_told_at + QUEUE_SECONDS):
-            return await anext(self.generation)
+            return await anext(self.reader)
         return Silence()
 
     def _say_queue(self, *, silent: bool) -> bytes:
         """The newest position, unless the client heard of one a moment ago."""
-        queued = self.generation.queued()
+        queued = self.reader.queued()
         if queued is None:
             self._queue_news = False
             return self._say_silence() if silent else b""
         if not silent and trio.current_time() < self._queue_told_at + QUEUE_SECONDS:
             return b""
         self._queue_news = False
-        self.generation.tells_moves = True
-        self.generation.take_position()
+        self.reader.tells_moves = True
+        self.reader.take_place()
         self._queue_told_at = trio.current_time()
         return self._say_place(queued)
 

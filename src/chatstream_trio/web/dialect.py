@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from chatstream_trio.events import FinishReason, Usage
-from chatstream_trio.generation.generation import Generation
+from chatstream_trio.generation.reader import Reader
 from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, Timeouts
 from chatstream_trio.web.chunks import Chunks
@@ -64,7 +64,7 @@ class Call(Protocol):
     def whole(self, head: Head, answer: Whole) -> Any:
         """The whole answer, as what will be JSON."""
 
-    def chunks(self, head: Head, generation: Generation) -> Chunks:
+    def chunks(self, head: Head, reader: Reader) -> Chunks:
         """The answer piece by piece."""
 
 

@@ -9,7 +9,7 @@ from attrs import define, field
 from quart import Blueprint, Response
 
 from chatstream_trio.errors import ChatStreamError
-from chatstream_trio.generation.generation import GenerationStatus
+from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.service import SILENCE_SECONDS, ChatStream, Health
 from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.clients import Client

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from chatstream_trio.generation.generation import Generation
+from chatstream_trio.generation.reader import Reader
 from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.web.dialect import Given, Head, Whole
@@ -42,10 +42,11 @@ class ChatCall:
             "usage": usage_json(answer.usage),
         }
 
-    def chunks(self, head: Head, generation: Generation) -> ChatChunks:
+    def chunks(self, head: Head, reader: Reader) -> ChatChunks:
         """``chat.completion.chunk`` after chunk."""
         return ChatChunks(
-            generation,
+            reader,
+            head.id,
             head.model,
             head.created,
             include_usage=self.include_usage,

@@ -22,6 +22,7 @@ FINISH_REASONS: Mapping[FinishReason, str] = {
 class ChatChunks(Chunks):
     """The chunks, and ``[DONE]`` behind the last; after an error there is none."""
 
+    id: str
     model: str
     created: int
     """Unix time in seconds."""
@@ -32,7 +33,7 @@ class ChatChunks(Chunks):
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self._head = {
-            "id": self.generation.id,
+            "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,

@@ -1,0 +1,65 @@
+"""What the engine gives a stream, made into an answer. Pure; it knows no seat and no reader."""
+
+from __future__ import annotations
+
+import logging
+
+from attrs import define, field
+
+from chatstream_trio.engine.streams import Ending, StreamOutcome
+from chatstream_trio.errors import EngineFailed, StreamFault
+from chatstream_trio.events import Finished, FinishReason, Usage
+from chatstream_trio.text.answer import Answer, Transcript
+
+logger = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Output:
+    """Tokens in, events of the answer out, until it ends; and how many tokens there were."""
+
+    answer: Answer
+    _transcript: Transcript
+    prompt_tokens: int
+    completion_tokens: int = field(default=0, init=False)
+    _cached_tokens: int = field(default=0, init=False)  # of the prompt, the most that was ever said
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+        return Usage(self.prompt_tokens, self.completion_tokens, self._cached_tokens)
+
+    def take(self, outcome: StreamOutcome) -> bool:
+        """Take what a turn gave. Never raises: what cannot be decoded ends the answer.
+
+        Returns:
+            Whether the answer has ended.
+        """
+        try:
+            self._take(outcome)
+        except Exception:
+            logger.exception("reading a stream's tokens failed")
+            self.answer.fail(StreamFault("the answer could not be decoded"))
+        return self.answer.ended
+
+    def _take(self, outcome: StreamOutcome) -> None:
+        self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
+        for token in outcome.tokens:
+            self.completion_tokens += 1
+            self.answer.say(self._transcript.push(token))
+            if self._transcript.stopped:
+                return self._finish(FinishReason.STOP)  # tokens behind it are dropped
+        match outcome.finished:
+            case None:
+                return None
+            case Ending.STOP | Ending.LENGTH as ending:
+                self.answer.say(self._transcript.flush())
+                stopped = self._transcript.stopped or ending is Ending.STOP
+                return self._finish(FinishReason.STOP if stopped else FinishReason.LENGTH)
+            case Ending.LOST:
+                return self.answer.fail(EngineFailed(outcome.fault or "the engine has ended"))
+            case _:
+                return self.answer.fail(StreamFault(f"this stream failed: {outcome.fault}"))
+
+    def _finish(self, reason: FinishReason) -> None:
+        self.answer.finish(Finished(reason, self.usage))

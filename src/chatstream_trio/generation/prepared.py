@@ -1,0 +1,57 @@
+"""What a request comes to for one model: how long its answer may be, and the stream that it asks of
+the engine. Pure."""
+
+from __future__ import annotations
+
+import secrets
+
+from attrs import frozen
+
+from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.engine.streams import StreamSpec
+from chatstream_trio.errors import ContextTooLong
+from chatstream_trio.request import ChatRequest, resolve
+from chatstream_trio.text.codec import Prompt
+
+
+@frozen
+class Prepared:
+    """A request whose prompt was measured, and fits."""
+
+    prompt: Prompt
+    spec: StreamSpec
+    """The engine gives it its number."""
+
+    @classmethod
+    def of(
+        cls, request: ChatRequest, prompt: Prompt, stop_tokens: frozenset[int], info: RunnerInfo
+    ) -> Prepared:
+        """Prepare it for the model that ``info`` describes.
+
+        Args:
+            request: What is asked.
+            prompt: What the model reads.
+            stop_tokens: Tokens that end the answer, besides those that the request names.
+            info: The model.
+
+        Raises:
+            ContextTooLong: It does not fit, alone or with ``max_tokens``.
+        """
+        room = info.max_model_len - len(prompt.tokens)
+        asked = request.max_tokens
+        if room < 1 or (asked is not None and asked > room):
+            wanted = "" if room < 1 else f" and max_tokens is {asked}"
+            raise ContextTooLong(
+                f"the model's maximum context length is {info.max_model_len} tokens; "
+                f"the prompt has {len(prompt.tokens)}{wanted}",
+                param="messages" if room < 1 else "max_tokens",
+            )
+        eos = frozenset() if request.ignore_eos else info.eos_token_ids
+        spec = StreamSpec(
+            0,
+            prompt.tokens,
+            room if asked is None else asked,
+            resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
+            eos | request.stop_token_ids | stop_tokens,
+        )
+        return cls(prompt, spec)
