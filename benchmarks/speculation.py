@@ -17,6 +17,7 @@ import time
 from drive import run_turns
 
 from chatstream_trio import demo
+from chatstream_trio.conversation import Conversation, Message
 from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.models import find_model
@@ -31,9 +32,9 @@ def conversations(codec: Codec, answer: str, *, repeated: bool) -> list[tuple[in
     """Prompts: each question, or each question for the second time, after its answer."""
     prompts = []
     for question in QUESTIONS:
-        ask = {"role": "user", "content": question}
-        before = [ask, {"role": "assistant", "content": answer}] if repeated else []
-        prompts.append(codec.read([*before, ask]).tokens)
+        ask = Message("user", question)
+        before = [ask, Message("assistant", answer)] if repeated else []
+        prompts.append(codec.read(Conversation([*before, ask])).tokens)
     return prompts
 
 

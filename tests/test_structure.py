@@ -19,11 +19,12 @@ LINES = {
     # who: what of the house it may import | which libraries
     "errors.py": "",
     "events.py": "| attrs",
+    "conversation.py": "| attrs",
     "pauses.py": "",
     "side_threads.py": "| attrs trio",
     "progress.py": "| rich",
     "demo": "",
-    "text": "errors events pauses | attrs tokenizers",
+    "text": "conversation errors events pauses | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine": "errors | attrs",
     "engine/drivers.py": "engine | trio",
@@ -38,20 +39,21 @@ LINES = {
     "torch_runner/load/pace.py": "torch_runner/batches | attrs",
     "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/batches"
     " torch_runner/kv torch_runner/load/pace torch_runner/load/source | attrs torch transformers",
-    "request.py": "engine errors | attrs",
+    "request.py": "conversation engine errors | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine errors events request text | attrs trio",
     "models.py": "demo engine errors settings text torch_runner torch_runner/load"
     " torch_runner/load/source | attrs transformers",
     "keeper.py": "engine errors | trio",
     "service.py": "admission engine engine/drivers engine/engine errors generation keeper models"
-    " pauses progress request settings side_threads text | attrs trio",
+    " progress request settings side_threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors pauses | attrs msgspec quart trio werkzeug",
     "web": "errors events generation pauses request service settings web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "errors events generation pauses request web web/bodies | attrs quart",
+    "web/openai": "conversation errors events generation pauses request web web/bodies"
+    " | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors models service settings web/app web/transport | attrs trio",

@@ -58,7 +58,8 @@ _HOMES = {
     "generation.generation": ("Generation",),
     "generation.state": ("GenerationState", "GenerationStatus"),
     "models": ("Model",),
-    "request": ("ChatRequest", "Message", "SamplingOptions", "Timeouts"),
+    "conversation": ("Conversation", "Message", "TextPart"),
+    "request": ("ChatRequest", "SamplingOptions", "Timeouts"),
     "service": ("ChatStream", "Health", "Status"),
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
@@ -71,6 +72,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from chatstream_trio.admission.admission import AdmissionStatistics as AdmissionStatistics
+    from chatstream_trio.conversation import Conversation as Conversation
+    from chatstream_trio.conversation import Message as Message
+    from chatstream_trio.conversation import TextPart as TextPart
     from chatstream_trio.engine.face import EngineStatistics as EngineStatistics
     from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
     from chatstream_trio.engine.runner import RunnerLost as RunnerLost
@@ -119,7 +123,6 @@ if TYPE_CHECKING:
     from chatstream_trio.generation.state import GenerationStatus as GenerationStatus
     from chatstream_trio.models import Model as Model
     from chatstream_trio.request import ChatRequest as ChatRequest
-    from chatstream_trio.request import Message as Message
     from chatstream_trio.request import SamplingOptions as SamplingOptions
     from chatstream_trio.request import Timeouts as Timeouts
     from chatstream_trio.service import ChatStream as ChatStream
@@ -140,6 +143,7 @@ __all__ = [
     "ChatStream",
     "ChatStreamError",
     "ContextTooLong",
+    "Conversation",
     "Draining",
     "Ended",
     "EngineFailed",
@@ -184,6 +188,7 @@ __all__ = [
     "StreamFaultError",
     "StreamNotFound",
     "Text",
+    "TextPart",
     "TimedOut",
     "Timeouts",
     "TooManyForKey",

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import Attribute, Factory, field, fields, frozen
 
+from chatstream_trio.conversation import ROLES, Conversation, Message
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import InvalidRequest
 
 MAX_STOP_STRINGS = 16
 MAX_SECONDS = 86_400.0
-ROLES = ("system", "developer", "user", "assistant")
-
-
-@frozen
-class Message:
-    """One message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-    name: str | None = None
-    """Of who speaks; models whose template knows names are told."""
-
-    def to_dict(self) -> dict[str, str]:
-        """What a chat template is given."""
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": self.role, "content": self.content, **named}
 
 
 def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
@@ -39,7 +24,7 @@ def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
             raise InvalidRequest(
                 f"the role must be one of {', '.join(ROLES)}", param=f"messages[{index}].role"
             )
-        check_text(message.content, f"messages[{index}].content")
+        check_text(message.text, f"messages[{index}].content")
         if message.name is not None:
             check_text(message.name, f"messages[{index}].name")
 
@@ -143,11 +128,21 @@ class ChatRequest:
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The functions that a model may call. No codec can render them yet; it says so."""
+    template_options: Mapping[str, Any] = Factory(dict)
+    """Variables of the model's own template. The same holds for them."""
+
+    @property
+    def conversation(self) -> Conversation:
+        """What the model's codec is given."""
+        return Conversation(self.messages, self.tools, self.template_options)
 
     @property
     def size(self) -> int:
         """How much there is to read, about, in characters."""
-        return sum(len(message.content) + 16 for message in self.messages)
+        parts = (len(part.text) for message in self.messages for part in message.content)
+        return sum(parts) + 16 * len(self.messages)
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done

@@ -34,7 +34,6 @@ from chatstream_trio.generation.generation import Generation
 from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.keeper import Keeper
 from chatstream_trio.models import Model, Progress, find_model
-from chatstream_trio.pauses import PausingList, with_pauses
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.settings import Settings
@@ -382,8 +381,7 @@ def _weights_of(settings: Settings) -> dict[str, float]:
 
 
 def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:
-    messages = PausingList(message.to_dict() for message in with_pauses(request.messages))
-    prompt = codec.read(messages, info.max_model_len)
+    prompt = codec.read(request.conversation, info.max_model_len)
     if max(prompt.tokens) >= info.vocab_size:
         raise InvalidRequest("the prompt has a token that the model lacks", param="messages")
     return prompt

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatstream_trio.conversation import Conversation, Message
 from chatstream_trio.errors import StreamFault
 from chatstream_trio.events import Finished, FinishReason, Text, Usage
 from chatstream_trio.text.answer import Answer, Transcript
@@ -77,7 +78,7 @@ def test_tokens_become_text_up_to_a_stop_string(
     stops: tuple[str, ...], text: str, stopped: bool
 ) -> None:
     """What might begin a stop string is held back, and comes in the end if it was none."""
-    prompt = WordCodec().read([{"role": "user", "content": "a b c"}])
+    prompt = WordCodec().read(Conversation([Message("user", "a b c")]))
     transcript = Transcript.of(prompt.decoder, stops)
     said = "".join(transcript.push(token_id(f"{word} ")) for word in "abc")
     assert said + transcript.flush() == text

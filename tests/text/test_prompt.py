@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from tokenizers import (
 pytest.importorskip("transformers")
 from transformers import PreTrainedTokenizerFast
 
-from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded
+from chatstream_trio.conversation import Conversation, Message, TextPart
+from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded, UnsupportedField
 from chatstream_trio.pauses import PausingList
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
+from chatstream_trio.text.words import WordCodec
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [
@@ -114,6 +117,10 @@ def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+def talk(messages: Sequence[Mapping[str, Any]]) -> Conversation:
+    return Conversation(PausingList(Message(**message) for message in messages))
+
+
 def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -125,14 +132,14 @@ def test_ordinary_text_is_encoded_as_it_always_is(kind: str, text: str) -> None:
     """Law 7: the very ids of the template's text, whatever was saved in the tokenizer."""
     assume(not any(mark in text for mark in SPECIAL))
     rendered = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant"
-    assert list(CODECS[kind].read(user(text)).tokens) == plain_ids(KINDS[kind], rendered)
+    assert list(CODECS[kind].read(talk(user(text))).tokens) == plain_ids(KINDS[kind], rendered)
 
 
 def test_a_long_conversation_is_read() -> None:
     """As the service gives it, in a list whose walks pause, within others that do."""
-    messages = PausingList(5_000 * [*user("hi"), {"role": "assistant", "content": "席"}])
+    messages = 5_000 * [*user("hi"), {"role": "assistant", "content": "席"}]
     with pytest.raises(ContextTooLong, match="the prompt has"):
-        CODECS["byte level"].read(messages, 100)
+        CODECS["byte level"].read(talk(messages), 100)
 
 
 PIECES = [*SPECIAL, "a", " ", "seat", "<|im_", "end|>", "\n", "user", "<", "<|im_end", "席"]
@@ -144,7 +151,7 @@ PIECES = [*SPECIAL, "a", " ", "seat", "<|im_", "end|>", "\n", "user", "<", "<|im
 def test_what_a_user_writes_is_text(kind: str, pieces: list[str]) -> None:
     """No control token but the template's three, and what was written comes out as it went in."""
     text, tokenizer = "".join(pieces), KINDS[kind]
-    tokens = list(CODECS[kind].read(user(text)).tokens)
+    tokens = list(CODECS[kind].read(talk(user(text))).tokens)
     marks = {tokenizer.token_to_id(mark) for mark in SPECIAL[1:]}
     start, end = (tokenizer.token_to_id(mark) for mark in SPECIAL[2:])
     assert [token for token in tokens if token in marks] == [start, end, start]
@@ -161,7 +168,7 @@ def test_what_a_user_writes_is_text(kind: str, pieces: list[str]) -> None:
 def test_text_around_it_keeps_its_tokens(kind: str) -> None:
     """The template's marks divide the text in the same way, with the same spaces at the edges."""
     tokenizer = KINDS[kind]
-    tokens = list(CODECS[kind].read([*user("a seat"), *user("x</s>y")]).tokens)
+    tokens = list(CODECS[kind].read(talk([*user("a seat"), *user("x</s>y")])).tokens)
     before = plain_ids(tokenizer, "<|im_start|>user\na seat<|im_end|>\n<|im_start|>user\n")
     after = plain_ids(tokenizer, "<|im_end|>\n<|im_start|>assistant")
     shared = before[: before.index(tokenizer.token_to_id("<|im_end|>")) + 1]
@@ -179,8 +186,8 @@ def test_every_way_in_is_text() -> None:
         {"role": "user", "content": "c", "name": "<|im_end|>"},
         {"role": "assistant", "content": "<|im_end|>", "name": "y"},
     ]
-    assert codec(template=template).read(messages).tokens.count(end) == 3
-    assert codec(template=template, trust=True).read(messages).tokens.count(end) == 6
+    assert codec(template=template).read(talk(messages)).tokens.count(end) == 3
+    assert codec(template=template, trust=True).read(talk(messages)).tokens.count(end) == 6
 
 
 def test_a_template_may_look_at_what_an_assistant_said() -> None:
@@ -191,8 +198,8 @@ def test_a_template_may_look_at_what_an_assistant_said() -> None:
     found = codec(tokenizer, template)
     think = tokenizer.token_to_id("</think>")
     said = [{"role": "assistant", "content": "hm</think>a seat"}]
-    assert tokenizer.decode(found.read([*user("a"), *said]).tokens).count("hm") == 0
-    asked = found.read(user("b</think>a seat")).tokens
+    assert tokenizer.decode(found.read(talk([*user("a"), *said])).tokens).count("hm") == 0
+    asked = found.read(talk(user("b</think>a seat"))).tokens
     assert think not in asked
     assert "b</think>a seat" in tokenizer.decode(asked)
 
@@ -222,7 +229,29 @@ PARTS_ONLY = (
 def said_by(template: str, *messages: tuple[str, str]) -> str:
     found = codec(template=template)
     given = [{"role": role, "content": content} for role, content in messages]
-    return str(KINDS["byte level"].decode(found.read(given).tokens))
+    return str(KINDS["byte level"].decode(found.read(talk(given)).tokens))
+
+
+def test_parts_are_one_text() -> None:
+    """However a message was cut by whoever sent it."""
+    found = codec()
+    whole = Message("user", "a seat")
+    parts = Message("user", (TextPart("a "), TextPart(""), TextPart("seat")))
+    one, other = (found.read(Conversation([message])).tokens for message in (whole, parts))
+    assert one == other
+    assert (whole.text, whole.content) == ("a seat", (TextPart("a seat"),))
+
+
+@pytest.mark.parametrize("read", [codec().read, WordCodec().read], ids=["chat", "words"])
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [({"tools": ({"type": "function"},)}, "tools"), ({"options": {"a": 1}}, "options")],
+)
+def test_what_cannot_be_rendered_is_refused(read: Any, more: dict[str, Any], param: str) -> None:
+    """By name, and not left out in silence."""
+    with pytest.raises(UnsupportedField, match="yet") as refused:
+        read(Conversation([Message("user", "a")], **more))
+    assert refused.value.param == param
 
 
 def test_a_developers_message_is_the_systems_where_none_is_known() -> None:
@@ -281,7 +310,7 @@ def test_what_a_conversation_breaks_is_refused() -> None:
     """Whatever the template raises: the conversation's fault, and no 500."""
     template = CHATML + "{% if messages | length > 2 %}{{ 1 // 0 }}{% endif %}"
     with pytest.raises(InvalidRequest, match="refuses this conversation"):
-        codec(template=template).read(user("a") * 3)
+        codec(template=template).read(talk(user("a") * 3))
 
 
 # ---- The tokenizer's own
@@ -294,16 +323,16 @@ def test_without_a_template_the_tokenizers_beginning_is_there(behind: list[Any])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A" + " </s>" * len(behind), special_tokens=[("<s>", 0), ("</s>", 1)]
     )
-    tokens = codec(tokenizer, None).read(user("a")).tokens
+    tokens = codec(tokenizer, None).read(talk(user("a"))).tokens
     assert tokens[0] == 0
     assert 1 not in tokens
-    assert 0 not in codec(tokenizer, CHATML).read(user("a")).tokens
+    assert 0 not in codec(tokenizer, CHATML).read(talk(user("a"))).tokens
 
 
 def test_a_hopeless_prompt_is_refused_with_the_words_that_clients_look_for() -> None:
     """Before its ids are made."""
     with pytest.raises(ContextTooLong, match="maximum context length is 8 tokens"):
-        codec().read(user("a seat for you " * 20), most=8)
+        codec().read(talk(user("a seat for you " * 20)), most=8)
 
 
 def test_a_stop_string_that_is_a_token_is_a_stop_token() -> None:

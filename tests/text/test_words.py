@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import pytest
 
+from chatstream_trio.conversation import Conversation, Message
 from chatstream_trio.text.words import SEPARATOR, WordCodec, token_id
+
+
+def talk(*texts: str) -> Conversation:
+    return Conversation([Message("user", text) for text in texts])
 
 
 def test_a_word_is_a_token_and_reads_back() -> None:
     """Blanks belong to the word before them."""
-    prompt = WordCodec().read([{"role": "user", "content": "one  two\nthree"}])
+    prompt = WordCodec().read(talk("one  two\nthree"))
     assert prompt.tokens[0] == SEPARATOR
     assert "".join(map(prompt.decoder.push, prompt.tokens[1:])) == "one  two\nthree "
 
 
 def test_every_message_begins_with_a_separator() -> None:
     """So that the runner can tell where the last one begins, even when it is empty."""
-    prompt = WordCodec().read([{"content": "a b"}, {"content": ""}])
+    prompt = WordCodec().read(talk("a b", ""))
     assert prompt.tokens == (0, token_id("a "), token_id("b "), 0, token_id(" "))
 
 
 def test_somebody_elses_token_is_no_word() -> None:
     """A mix-up between streams shows as an error and not as an answer."""
-    prompt = WordCodec().read([{"content": "mine"}])
+    prompt = WordCodec().read(talk("mine"))
     with pytest.raises(KeyError):
         prompt.decoder.push(token_id("yours "))

@@ -7,10 +7,13 @@ scripted runner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from attrs import frozen
+
+from chatstream_trio.conversation import Conversation
+from chatstream_trio.errors import UnsupportedField
 
 
 class Decoder(Protocol):
@@ -36,16 +39,17 @@ class Prompt:
 class Codec(Protocol):
     """Safe to call from several threads at once."""
 
-    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
+    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
         """Build the whole prompt, ready for the model's answer.
 
         Args:
-            messages: Each has a ``role`` and a ``content``, and maybe a ``name``.
+            conversation: Its messages, and what else the template is to be given.
             most: Tokens that are of any use.
 
         Raises:
             InvalidRequest: The model's template refuses this conversation, or would leave out
-                some of it.
+                some of it; or there is something that this codec cannot render at all
+                (:class:`~chatstream_trio.errors.UnsupportedField`).
             ContextTooLong: The prompt has more tokens than ``most``.
         """
         ...
@@ -53,3 +57,14 @@ class Codec(Protocol):
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The ids of those stop strings that are a token which no text has in it."""
         ...
+
+
+def refuse_more_than_messages(conversation: Conversation) -> None:
+    """For a codec that renders messages, and nothing else yet.
+
+    Raises:
+        UnsupportedField: ``param`` names what else there is.
+    """
+    for param, given in (("tools", conversation.tools), ("options", conversation.options)):
+        if given:
+            raise UnsupportedField(f"this server cannot give a model any {param} yet", param=param)

@@ -8,9 +8,10 @@ from typing import Any
 from attrs import field, frozen
 from tokenizers import Tokenizer
 
+from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import ContextTooLong, InvalidRequest
 from chatstream_trio.pauses import PausingList, with_pauses
-from chatstream_trio.text.codec import Prompt
+from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 from chatstream_trio.text.control import ControlTokens
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.template import ChatTemplate
@@ -56,8 +57,11 @@ class ChatCodec:
         ):
             object.__setattr__(self, name, value)
 
-    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
+    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
         """Render the template and tokenize; see :class:`~chatstream_trio.text.codec.Codec`."""
+        refuse_more_than_messages(conversation)
+        spoken = with_pauses(conversation.messages)
+        messages = PausingList(message.to_dict() for message in spoken)
         self._template.check(messages)
         tokens = (*self._beginning, *self._encode(messages, most))
         if not tokens:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from zlib import crc32
 
 from attrs import frozen
 
+from chatstream_trio.conversation import Conversation
 from chatstream_trio.pauses import with_pauses
-from chatstream_trio.text.codec import Prompt
+from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 
 SEPARATOR = 0
 """The token id before each message."""
@@ -25,13 +26,14 @@ class WordCodec:
     raises ``KeyError`` instead of looking like an answer.
     """
 
-    def read(self, messages: Sequence[Mapping[str, str]], most: int | None = None) -> Prompt:
+    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
         """The words of all messages, each message after a separator."""
+        refuse_more_than_messages(conversation)
         tokens: list[int] = []
         words: dict[int, str] = {}
-        for message in messages:
+        for message in conversation.messages:
             tokens.append(SEPARATOR)
-            for word in with_pauses(_words(message["content"])):
+            for word in with_pauses(_words(message.text)):
                 token = token_id(word)
                 words[token] = word
                 tokens.append(token)

@@ -15,9 +15,11 @@ from typing import Literal
 
 from attrs import fields
 
+from chatstream_trio import conversation
+from chatstream_trio.conversation import Message
 from chatstream_trio.errors import InvalidRequest, ModelNotServed
 from chatstream_trio.pauses import Walk
-from chatstream_trio.request import ChatRequest, Message, SamplingOptions, Timeouts
+from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts
 from chatstream_trio.web.bodies.reading import Foreign, Harmless, Wire, read
 
 MOST_IDS = 4096
@@ -79,10 +81,12 @@ class ChatMessage(Wire, frozen=True):
     name: str | None = None
 
     def to_message(self, walk: Walk) -> Message:
-        """Its content as one string."""
+        """The same, for any codec."""
         parts = self.content
-        text = parts if isinstance(parts, str) else "".join([part.text for part in walk(parts)])
-        return Message(self.role, text, self.name)
+        if isinstance(parts, str):
+            return Message(self.role, parts, self.name)
+        texts = [conversation.TextPart(part.text) for part in walk(parts)]
+        return Message(self.role, texts, self.name)
 
 
 class StreamOptions(Wire, frozen=True):
