@@ -11,9 +11,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream_trio import pauses
-from chatstream_trio.pauses import PausingList, with_pauses
-from chatstream_trio.side_threads import LARGE, SideThreads
+from chatstream_trio.aside import pauses
+from chatstream_trio.aside.pauses import PausingList, with_pauses
+from chatstream_trio.aside.threads import LARGE, SideThreads
 
 
 class Clock:

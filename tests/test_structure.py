@@ -20,11 +20,11 @@ LINES = {
     "errors.py": "",
     "events.py": "| attrs",
     "conversation.py": "| attrs",
-    "pauses.py": "",
-    "side_threads.py": "| attrs trio",
+    "aside/threads.py": "| attrs trio",
+    "aside": "",
     "progress.py": "| rich",
     "demo": "",
-    "text": "conversation errors events pauses | attrs tokenizers",
+    "text": "conversation errors events aside | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine": "errors | attrs",
     "engine/drivers.py": "engine | trio",
@@ -46,13 +46,13 @@ LINES = {
     " torch_runner/load/source | attrs transformers",
     "keeper.py": "engine errors | trio",
     "service.py": "admission engine engine/drivers engine/engine errors generation keeper models"
-    " progress request settings side_threads text | attrs trio",
+    " progress request settings aside/threads text | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
-    "web/bodies": "errors pauses | attrs msgspec quart trio werkzeug",
-    "web": "errors events generation pauses request service settings web/bodies web/transport"
+    "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
+    "web": "errors events generation aside request service settings web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "conversation errors events generation pauses request web web/bodies"
+    "web/openai": "conversation errors events generation aside request web web/bodies"
     " | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",

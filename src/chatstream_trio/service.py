@@ -16,6 +16,7 @@ import trio
 from attrs import frozen
 
 from chatstream_trio.admission.admission import Admission, AdmissionStatistics
+from chatstream_trio.aside.threads import SideThreads
 from chatstream_trio.engine.drivers import TaskDriver, ThreadDriver
 from chatstream_trio.engine.engine import LocalEngine
 from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
@@ -37,7 +38,6 @@ from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.settings import Settings
-from chatstream_trio.side_threads import SideThreads
 from chatstream_trio.text.codec import Codec, Prompt
 
 T = TypeVar("T")

@@ -22,9 +22,9 @@ from tokenizers import (
 pytest.importorskip("transformers")
 from transformers import PreTrainedTokenizerFast
 
+from chatstream_trio.aside.pauses import PausingList
 from chatstream_trio.conversation import Conversation, Message, TextPart
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded, UnsupportedField
-from chatstream_trio.pauses import PausingList
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
 from chatstream_trio.text.words import WordCodec

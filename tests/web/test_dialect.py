@@ -28,7 +28,7 @@ from chatstream_trio import (
     Text,
     create_app,
 )
-from chatstream_trio.pauses import Walk
+from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
 from chatstream_trio.web.answering import LARGE_BODY, answer, speak
 from chatstream_trio.web.chunks import Chunks

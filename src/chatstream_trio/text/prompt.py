@@ -8,9 +8,9 @@ from typing import Any
 from attrs import field, frozen
 from tokenizers import Tokenizer
 
+from chatstream_trio.aside.pauses import PausingList, with_pauses
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import ContextTooLong, InvalidRequest
-from chatstream_trio.pauses import PausingList, with_pauses
 from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 from chatstream_trio.text.control import ControlTokens
 from chatstream_trio.text.detokenize import IncrementalDecoder

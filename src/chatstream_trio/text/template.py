@@ -13,8 +13,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from chatstream_trio.aside.pauses import PausingList, with_pauses
 from chatstream_trio.errors import InvalidRequest, ModelNotLoaded, one_line
-from chatstream_trio.pauses import PausingList, with_pauses
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"

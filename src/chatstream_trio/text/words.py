@@ -9,8 +9,8 @@ from zlib import crc32
 
 from attrs import frozen
 
+from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.conversation import Conversation
-from chatstream_trio.pauses import with_pauses
 from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 
 SEPARATOR = 0

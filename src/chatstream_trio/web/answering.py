@@ -13,10 +13,10 @@ from typing import Any
 from quart import Blueprint, Response, g, request
 from werkzeug.datastructures import Headers
 
+from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.errors import IdInUse, InvalidRequest
 from chatstream_trio.events import Finished, Text
 from chatstream_trio.generation.generation import Generation
-from chatstream_trio.pauses import with_pauses
 from chatstream_trio.request import Timeouts
 from chatstream_trio.service import ChatStream
 from chatstream_trio.web.bodies.body_reader import read_body

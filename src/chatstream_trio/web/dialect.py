@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.events import FinishReason, Usage
 from chatstream_trio.generation.reader import Reader
-from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, Timeouts
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.errors import ErrorReply

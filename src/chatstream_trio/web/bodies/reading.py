@@ -17,8 +17,8 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 import msgspec
 from attrs import field, frozen
 
+from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
-from chatstream_trio.pauses import Walk
 
 Harmless = Callable[[Any], bool]
 """Whether a value of a field that we do not have changes nothing."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
+from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.generation.reader import Reader
-from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.web.dialect import Given, Head, Whole
 from chatstream_trio.web.errors import ErrorReply

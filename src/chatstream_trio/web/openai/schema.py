@@ -16,9 +16,9 @@ from typing import Literal
 from attrs import fields
 
 from chatstream_trio import conversation
+from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.conversation import Message
 from chatstream_trio.errors import InvalidRequest, ModelNotServed
-from chatstream_trio.pauses import Walk
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts
 from chatstream_trio.web.bodies.reading import Foreign, Harmless, Wire, read
 

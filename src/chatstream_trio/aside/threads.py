@@ -30,7 +30,7 @@ class SideThreads:
         """Do what blocks and changes nothing; a cancellation does not wait for it.
 
         Args:
-            work: May pause (:mod:`chatstream_trio.pauses`).
+            work: May pause (:mod:`chatstream_trio.aside.pauses`).
             size: How much it has to do, about, in bytes or characters.
 
         Raises:

@@ -7,7 +7,7 @@ its own accord, as long as it has worked; it takes twice the time, and nobody el
 counts as work is the thread's own time on a processor: walks may lie within walks, and if one's
 pauses were the other's work, each would answer the other with ever longer ones.
 
-Only for threads of the side (:mod:`chatstream_trio.side_threads`): on the event loop a pause would
+Only for threads of the side (:mod:`chatstream_trio.aside.threads`): on the event loop a pause would
 be the stall that it is to avoid.
 """
 
