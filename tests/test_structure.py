@@ -45,18 +45,19 @@ LINES = {
     "models.py": "demo engine errors settings text torch_runner torch_runner/load"
     " torch_runner/load/source | attrs transformers",
     "keeper.py": "engine errors | trio",
-    "service.py": "admission engine engine/drivers engine/engine errors generation keeper models"
-    " progress request settings aside/threads text | attrs trio",
+    "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
+    " keeper models settings text | attrs trio",
+    "service.py": "engine errors generation house models progress request settings text | trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
-    "web": "errors events generation aside request service settings web/bodies web/transport"
+    "web": "errors events generation house aside request service settings web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openai": "conversation errors events generation aside request web web/bodies"
     " | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
-    "serving.py": "engine errors models service settings web/app web/transport | attrs trio",
+    "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",
     "cli.py": "bench console errors models serving settings web/gates | cyclopts trio",
@@ -69,8 +70,6 @@ MOST_FILES = 15
 MOST_LINES = {"function": 60, "class": 200, "file": 300}
 OWED = {
     "class engine/turns.py:Turns",
-    "class service.py:ChatStream",
-    "file service.py",
     "file torch_runner/load/build.py",
     "file torch_runner/load/compiled.py",
     "function torch_runner/load/build.py:load_runner",

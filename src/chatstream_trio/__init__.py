@@ -60,7 +60,8 @@ _HOMES = {
     "models": ("Model",),
     "conversation": ("Conversation", "Message", "TextPart"),
     "request": ("ChatRequest", "SamplingOptions", "Timeouts"),
-    "service": ("ChatStream", "Health", "Status"),
+    "house": ("Health", "Status"),
+    "service": ("ChatStream",),
     "settings": ("Settings",),
     "text.words": ("WordCodec",),
     "web.app": ("create_app", "install"),
@@ -121,13 +122,13 @@ if TYPE_CHECKING:
     from chatstream_trio.generation.generation import Generation as Generation
     from chatstream_trio.generation.state import GenerationState as GenerationState
     from chatstream_trio.generation.state import GenerationStatus as GenerationStatus
+    from chatstream_trio.house import Health as Health
+    from chatstream_trio.house import Status as Status
     from chatstream_trio.models import Model as Model
     from chatstream_trio.request import ChatRequest as ChatRequest
     from chatstream_trio.request import SamplingOptions as SamplingOptions
     from chatstream_trio.request import Timeouts as Timeouts
     from chatstream_trio.service import ChatStream as ChatStream
-    from chatstream_trio.service import Health as Health
-    from chatstream_trio.service import Status as Status
     from chatstream_trio.settings import Settings as Settings
     from chatstream_trio.text.words import WordCodec as WordCodec
     from chatstream_trio.web.app import create_app as create_app

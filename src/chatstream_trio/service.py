@@ -1,4 +1,4 @@
-"""The service: what owns the engine and the house, and gives out requests as scopes.
+"""The service: what runs the house, and gives out requests as scopes.
 
 This is the public Python API. It does not know HTTP.
 """
@@ -8,32 +8,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from enum import Enum
 from functools import partial
 from typing import TypeVar
 
 import trio
-from attrs import frozen
 
-from chatstream_trio.admission.admission import Admission, AdmissionStatistics
-from chatstream_trio.aside.threads import SideThreads
-from chatstream_trio.engine.drivers import TaskDriver, ThreadDriver
-from chatstream_trio.engine.engine import LocalEngine
-from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
-from chatstream_trio.engine.messages import WorkerSpec
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import (
     Draining,
-    EngineFailed,
-    IdInUse,
     InvalidRequest,
-    StreamCancelled,
-    StreamNotFound,
 )
-from chatstream_trio.generation.ended import Ended, EndedRequests
+from chatstream_trio.generation.ended import Ended
 from chatstream_trio.generation.generation import Generation
-from chatstream_trio.generation.state import GenerationStatus
-from chatstream_trio.keeper import Keeper
+from chatstream_trio.house import House
 from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import ChatRequest
@@ -42,79 +29,9 @@ from chatstream_trio.text.codec import Codec, Prompt
 
 T = TypeVar("T")
 
-LONGEST_SPACING = 0.1
-"""Seconds between two pieces of a stream's text, however many streams there are: readers see no
-halting."""
-SILENCE_SECONDS = 5.0
-"""After so long at most without an event, a reader who wants to know of it is told."""
-SILENCE_TICK = 0.5
-"""Seconds between two looks at who has had no event."""
 
-
-class Health(Enum):
-    """Whether a request sent now could be served; the values are those of ``/health``."""
-
-    OK = "ok"
-    LOADING = "loading"
-    DRAINING = "draining"
-    FAILED = "failed"
-
-
-@frozen
-class Status:
-    """What :meth:`ChatStream.status` returns."""
-
-    health: Health
-    draining: bool
-    admission: AdmissionStatistics
-    engine: EngineStatistics
-    streams: tuple[GenerationStatus, ...]
-
-
-class ChatStream:
+class ChatStream(House):
     """A model, its engine, its seats and its waiting room. Make one with :meth:`open`."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        model: Model,
-        progress: Progress,
-        nursery: trio.Nursery,
-        *,
-        threaded: bool,
-        weights: Mapping[str, float] | None,
-    ) -> None:
-        self.settings = settings
-        self.model_id = model.id
-        self._model = model
-        self._admission = Admission(
-            settings.max_active,
-            settings.max_waiting,
-            max_active_per_key=settings.max_active_per_key,
-            max_waiting_per_key=settings.max_waiting_per_key,
-            weights={**_weights_of(settings), **(weights or {})},
-            on_change=self._changed,
-        )
-        self._engine: Engine = LocalEngine(
-            WorkerSpec(model.load_runner, settings.prefill_chunk, settings.speculate),
-            driver=ThreadDriver if threaded else TaskDriver,
-            on_progress=progress,
-            on_lost=self._admission.pause,
-        )
-        self._keeper = Keeper(
-            self._engine, model.id, on_ready=self._admission.resume, on_lost=self._changed
-        )
-        self._nursery = nursery
-        self._codec: Codec | None = None
-        self._side = SideThreads(threaded)
-        self._live: dict[str, Generation] = {}
-        self._ended = EndedRequests()
-        self._draining = False
-        self._nobody_left = trio.Event()
-        self.started_at = trio.current_time()
-        self.version = 0
-        """Counts the changes of who sits, waits, generates or is gone."""
-        self._change = trio.Event()
 
     # ---- Life
 
@@ -155,7 +72,7 @@ class ChatStream:
                 chat = cls(settings, model, tell, nursery, threaded=threaded, weights=weights)
                 nursery.start_soon(chat._admission.deal)
                 nursery.start_soon(chat._keeper.run, chat._load_codec)
-                nursery.start_soon(chat._tell_silence)
+                nursery.start_soon(chat._requests.tell_silence)
                 try:
                     if wait:
                         await chat.ready()
@@ -189,16 +106,6 @@ class ChatStream:
         """
         return await self._side.run(work, size=size)
 
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the engine, or kept it from starting; None while all is well."""
-        return self._keeper.failure
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether a thread was left behind in a load or a turn that would not end."""
-        return self._engine.abandoned
-
     # ---- Requests
 
     @asynccontextmanager
@@ -225,8 +132,7 @@ class ChatStream:
         codec = self._codec
         assert codec is not None
         id = id or secrets.token_hex(12)
-        if id in self._live:
-            raise IdInUse(f"another live request has the id {id!r}", param="id")
+        self._requests.check_id(id)
         generation = Generation(
             request,
             id=id,
@@ -236,7 +142,7 @@ class ChatStream:
             spacing=self._spacing,
         )
         generation.take_ticket(self._admission.enter)
-        self._live[id] = generation
+        self._requests.add(generation)
         try:
             if timeouts := request.timeouts.under(self.settings.timeouts):
                 self._nursery.start_soon(generation.phases.keep, timeouts, generation.fail)
@@ -245,28 +151,8 @@ class ChatStream:
             generation.prepare(prompt, codec.stop_tokens(request.stop))
             yield generation
         finally:
-            self._forget(generation)
-
-    def check(self) -> None:
-        """Pass if a request can be taken.
-
-        Raises:
-            Loading, Draining, EngineFailed: It cannot.
-        """
-        if self._draining:
-            raise Draining("the server is shutting down")
-        if self.failure is not None:
-            raise EngineFailed(str(self.failure))
-        self._engine.check()
-
-    def _forget(self, generation: Generation) -> None:
-        """The scope is over: remember how it ended, and let go."""
-        del self._live[generation.id]
-        self._ended.remember(Ended.of(generation))
-        generation.close()
-        self._changed()
-        if not self._live:
-            self._nobody_left.set()
+            self._requests.remove(generation)
+            self._changed()
 
     def cancel(self, id: str, *, key: str | None = None) -> Ended:
         """End a live request by its id; its reader gets :class:`StreamCancelled`.
@@ -281,23 +167,7 @@ class ChatStream:
         Raises:
             StreamNotFound: No live or lately ended request of this key has this id.
         """
-        generation = self._live.get(id)
-        if generation is not None and key in (None, generation.key):
-            generation.fail(StreamCancelled("the request was cancelled by its id"))
-            return Ended.of(generation)
-        ended = None if generation is not None else self._ended.find(id)
-        if ended is None or key not in (None, ended.key):
-            raise StreamNotFound(f"no request has the id {id!r}", param="id")
-        return ended
-
-    async def _tell_silence(self) -> None:
-        """One clock for all readers: a deadline of its own for each wait would cost a third of
-        what a piece of text costs."""
-        while True:
-            await trio.sleep(SILENCE_TICK)
-            since = trio.current_time() - (SILENCE_SECONDS - SILENCE_TICK)
-            for generation in self._live.values():
-                generation.readers.hear_silence(since)
+        return self._requests.cancel(id, key)
 
     # ---- The end
 
@@ -315,69 +185,12 @@ class ChatStream:
 
     async def until_empty(self) -> None:
         """Wait until no request is live."""
-        while self._live:
-            self._nobody_left = trio.Event()
-            await self._nobody_left.wait()
+        await self._requests.until_empty()
 
     def cut(self) -> None:
         """End all requests now; their readers get :class:`Draining`."""
         self._draining = True
-        for generation in list(self._live.values()):
-            generation.fail(Draining("the server is shutting down"))
-
-    # ---- What can be seen
-
-    @property
-    def health(self) -> Health:
-        """Whether a request sent now could be served."""
-        engine = self._engine.statistics()
-        hangs = engine.turn_seconds > self.settings.turn_timeout
-        if self.failure is not None or engine.state is EngineState.ENDED or hangs:
-            return Health.FAILED
-        if self._draining:
-            return Health.DRAINING
-        return Health.OK if engine.state is EngineState.READY else Health.LOADING
-
-    @property
-    def info(self) -> RunnerInfo:
-        """The loaded model's description.
-
-        Raises:
-            Loading: It is not loaded yet.
-        """
-        return self._engine.info
-
-    def _spacing(self) -> float:
-        """Seconds between two pieces of a stream's text, so that all together keep the rate; none
-        for who is alone."""
-        others = max(0, self._admission.active - 1)
-        return min(LONGEST_SPACING, others / self.settings.chunks_per_second)
-
-    def _changed(self) -> None:
-        self.version += 1
-        self._change.set()
-
-    async def changed_since(self, version: int) -> None:
-        """Wait until there is a newer :attr:`version` than this."""
-        while self.version <= version:
-            if self._change.is_set():
-                self._change = trio.Event()
-            await self._change.wait()
-
-    def status(self) -> Status:
-        """Everything at this moment."""
-        return Status(
-            health=self.health,
-            draining=self._draining,
-            admission=self._admission.statistics(),
-            engine=self._engine.statistics(),
-            streams=tuple(generation.status() for generation in self._live.values()),
-        )
-
-
-def _weights_of(settings: Settings) -> dict[str, float]:
-    """Client key -> its share of the seats, where that is not 1."""
-    return {key.client: key.weight for key in settings.keys if key.weight != 1}
+        self._requests.fail(lambda: Draining("the server is shutting down"))
 
 
 def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:

@@ -21,8 +21,9 @@ from attrs import frozen
 
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import ChatStreamError, SettingsError
+from chatstream_trio.house import Health
 from chatstream_trio.models import Model
-from chatstream_trio.service import ChatStream, Health
+from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
 from chatstream_trio.web.app import create_app
 from chatstream_trio.web.transport.descriptors import room_for

@@ -9,8 +9,10 @@ from attrs import define, field
 from quart import Blueprint, Response
 
 from chatstream_trio.errors import ChatStreamError
+from chatstream_trio.generation.requests import SILENCE_SECONDS
 from chatstream_trio.generation.state import GenerationStatus
-from chatstream_trio.service import SILENCE_SECONDS, ChatStream, Health
+from chatstream_trio.house import Health
+from chatstream_trio.service import ChatStream
 from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.clients import Client
 from chatstream_trio.web.current import current_chat, current_client

@@ -1,0 +1,169 @@
+"""A model, its engine, its seats and its waiting room, put together; and what can be seen of them.
+
+It starts nothing and takes no request: the service does. It does not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import trio
+from attrs import frozen
+
+from chatstream_trio.admission.admission import Admission, AdmissionStatistics
+from chatstream_trio.aside.threads import SideThreads
+from chatstream_trio.engine.drivers import TaskDriver, ThreadDriver
+from chatstream_trio.engine.engine import LocalEngine
+from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
+from chatstream_trio.engine.messages import WorkerSpec
+from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.errors import Draining, EngineFailed
+from chatstream_trio.generation.requests import Requests
+from chatstream_trio.generation.state import GenerationStatus
+from chatstream_trio.keeper import Keeper
+from chatstream_trio.models import Model, Progress
+from chatstream_trio.settings import Settings
+from chatstream_trio.text.codec import Codec
+
+LONGEST_SPACING = 0.1
+"""Seconds between two pieces of a stream's text, however many streams there are: readers see no
+halting."""
+
+
+class Health(Enum):
+    """Whether a request sent now could be served; the values are those of ``/health``."""
+
+    OK = "ok"
+    LOADING = "loading"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@frozen
+class Status:
+    """What :meth:`ChatStream.status` returns."""
+
+    health: Health
+    draining: bool
+    admission: AdmissionStatistics
+    engine: EngineStatistics
+    streams: tuple[GenerationStatus, ...]
+
+
+class House:
+    """All parts of a service, and who tells whom."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Model,
+        progress: Progress,
+        nursery: trio.Nursery,
+        *,
+        threaded: bool,
+        weights: Mapping[str, float] | None,
+    ) -> None:
+        self.settings = settings
+        self.model_id = model.id
+        self._model = model
+        self._admission = Admission(
+            settings.max_active,
+            settings.max_waiting,
+            max_active_per_key=settings.max_active_per_key,
+            max_waiting_per_key=settings.max_waiting_per_key,
+            weights={**_weights_of(settings), **(weights or {})},
+            on_change=self._changed,
+        )
+        self._engine: Engine = LocalEngine(
+            WorkerSpec(model.load_runner, settings.prefill_chunk, settings.speculate),
+            driver=ThreadDriver if threaded else TaskDriver,
+            on_progress=progress,
+            on_lost=self._admission.pause,
+        )
+        self._keeper = Keeper(
+            self._engine, model.id, on_ready=self._admission.resume, on_lost=self._changed
+        )
+        self._nursery = nursery
+        self._codec: Codec | None = None
+        self._side = SideThreads(threaded)
+        self._requests = Requests()
+        self._draining = False
+        self.started_at = trio.current_time()
+        self.version = 0
+        """Counts the changes of who sits, waits, generates or is gone."""
+        self._change = trio.Event()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the engine, or kept it from starting; None while all is well."""
+        return self._keeper.failure
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a thread was left behind in a load or a turn that would not end."""
+        return self._engine.abandoned
+
+    def check(self) -> None:
+        """Pass if a request can be taken.
+
+        Raises:
+            Loading, Draining, EngineFailed: It cannot.
+        """
+        if self._draining:
+            raise Draining("the server is shutting down")
+        if self.failure is not None:
+            raise EngineFailed(str(self.failure))
+        self._engine.check()
+
+    @property
+    def health(self) -> Health:
+        """Whether a request sent now could be served."""
+        engine = self._engine.statistics()
+        hangs = engine.turn_seconds > self.settings.turn_timeout
+        if self.failure is not None or engine.state is EngineState.ENDED or hangs:
+            return Health.FAILED
+        if self._draining:
+            return Health.DRAINING
+        return Health.OK if engine.state is EngineState.READY else Health.LOADING
+
+    @property
+    def info(self) -> RunnerInfo:
+        """The loaded model's description.
+
+        Raises:
+            Loading: It is not loaded yet.
+        """
+        return self._engine.info
+
+    def _spacing(self) -> float:
+        """Seconds between two pieces of a stream's text, so that all together keep the rate; none
+        for who is alone."""
+        others = max(0, self._admission.active - 1)
+        return min(LONGEST_SPACING, others / self.settings.chunks_per_second)
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._change.set()
+
+    async def changed_since(self, version: int) -> None:
+        """Wait until there is a newer :attr:`version` than this."""
+        while self.version <= version:
+            if self._change.is_set():
+                self._change = trio.Event()
+            await self._change.wait()
+
+    def status(self) -> Status:
+        """Everything at this moment."""
+        return Status(
+            health=self.health,
+            draining=self._draining,
+            admission=self._admission.statistics(),
+            engine=self._engine.statistics(),
+            streams=tuple(generation.status() for generation in self._requests),
+        )
+
+
+def _weights_of(settings: Settings) -> dict[str, float]:
+    """Client key -> its share of the seats, where that is not 1."""
+    return {key.client: key.weight for key in settings.keys if key.weight != 1}
