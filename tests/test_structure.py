@@ -27,21 +27,24 @@ LINES = {
     "admission": "errors | attrs trio",
     "engine": "errors | attrs",
     "engine/engine.py": "engine errors | attrs trio",
+    "torch_runner/shape.py": "| attrs",
     "torch_runner/kv.py": "| attrs torch",
     "torch_runner/batches.py": "torch_runner/kv | attrs torch",
     "torch_runner/attention": "errors torch_runner/batches torch_runner/kv"
     " | attrs torch transformers",
     "torch_runner": "engine errors torch_runner/attention torch_runner/batches torch_runner/kv"
-    " | attrs torch transformers",
+    " torch_runner/shape | attrs torch transformers",
+    "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/pace.py": "torch_runner/batches | attrs",
     "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/batches"
-    " torch_runner/kv torch_runner/load/pace torch_runner/load/source | attrs torch transformers",
+    " torch_runner/kv torch_runner/load/options torch_runner/load/pace torch_runner/load/source"
+    " torch_runner/shape | attrs torch transformers",
     "request.py": "engine errors | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine engine/engine errors events request text | attrs trio",
-    "models.py": "demo engine errors settings text torch_runner torch_runner/load"
-    " torch_runner/load/source | attrs transformers",
+    "models.py": "demo engine errors settings text torch_runner/load torch_runner/load/options"
+    " torch_runner/load/source torch_runner/shape | attrs transformers",
     "keeper.py": "engine/engine errors | trio",
     "service.py": "admission engine engine/engine errors generation keeper models pauses progress"
     " request settings side_threads text | attrs trio",
@@ -71,7 +74,6 @@ OWED = {
     "file service.py",
     "file torch_runner/load/build.py",
     "file torch_runner/load/compiled.py",
-    "function torch_runner/load/build.py:load_runner",
 }
 """What is larger, and is to be cut."""
 

@@ -18,7 +18,9 @@ from chatstream_trio.errors import ModelNotLoaded, SettingsError, one_line
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.load.source import folder_of
+from chatstream_trio.torch_runner.shape import Shape
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with how much is loaded, from 0 to 1. From another thread."""
@@ -125,24 +127,27 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
         return ChatCodec(tokenizer, settings.trust_special_tokens)
 
     def load_runner(progress: Progress) -> Runner:
-        from chatstream_trio.torch_runner.inputs import Shape
         from chatstream_trio.torch_runner.load.build import load_runner
 
-        steps = settings.max_active * (1 + settings.speculate)
-        whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
-        return load_runner(
-            source,
-            model_id=model_id,
-            device=settings.device,
-            dtype=settings.dtype,
-            rows=settings.max_active,
-            max_model_len=settings.max_model_len,
-            threads=settings.threads,
-            kv_memory=Budget.parse(settings.kv_memory),
-            compiled=settings.compiled_folder if settings.compile else None,
-            quantize=settings.quantize,
-            shape=whole if settings.batch_invariant else None,
-            progress=progress,
-        )
+        return load_runner(source, _options(model_id, settings), progress)
 
     return Model(model_id, load_codec, load_runner)
+
+
+def _options(model_id: str, settings: Settings) -> RunnerOptions:
+    """What the settings say of a runner. The largest turn has a step and its guesses for every
+    seat, and a chunk."""
+    steps = settings.max_active * (1 + settings.speculate)
+    whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
+    return RunnerOptions(
+        model_id=model_id,
+        device=settings.device,
+        dtype=settings.dtype,
+        rows=settings.max_active,
+        max_model_len=settings.max_model_len,
+        threads=settings.threads,
+        kv_memory=Budget.parse(settings.kv_memory),
+        compiled=settings.compiled_folder if settings.compile else None,
+        quantize=settings.quantize,
+        shape=whole if settings.batch_invariant else None,
+    )

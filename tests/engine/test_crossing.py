@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from contract import MIXED
+from making import make_runner
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,7 +31,6 @@ from chatstream_trio.torch_runner import runner as runner_module
 from chatstream_trio.torch_runner.attention import interface
 from chatstream_trio.torch_runner.forward import Eager, ForwardPass
 from chatstream_trio.torch_runner.kv import KvPool
-from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 META = torch.device("meta")

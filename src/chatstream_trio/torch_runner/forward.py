@@ -15,9 +15,10 @@ from chatstream_trio.torch_runner.attention.interface import Probe, active
 from chatstream_trio.torch_runner.attention.paged import Kernel
 from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.graphs import DecodeGraphs
-from chatstream_trio.torch_runner.inputs import Given, Outputs, Shape
+from chatstream_trio.torch_runner.inputs import Given, Outputs
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape
 from chatstream_trio.torch_runner.packing import Packed, pack
+from chatstream_trio.torch_runner.shape import Shape
 
 Call = Callable[[Given], torch.Tensor]
 """What is given to a model, to the logits ``[n, vocabulary]`` of the tokens that are wanted."""

@@ -13,16 +13,15 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError, first_line
 from chatstream_trio.torch_runner import graphs
 from chatstream_trio.torch_runner.attention import interface
 from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.forward import Eager, ForwardPass
-from chatstream_trio.torch_runner.inputs import Shape
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape, bytes_per_token
 from chatstream_trio.torch_runner.load import (
+    architecture,
     checkpoint,
     compiled,
     devices,
@@ -33,11 +32,11 @@ from chatstream_trio.torch_runner.load import (
     selftest,
 )
 from chatstream_trio.torch_runner.load.capacity import PAGE, Capacity, Wish, cut
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.packing import STEP
 from chatstream_trio.torch_runner.runner import TransformersRunner
+from chatstream_trio.torch_runner.shape import Shape
 
-KV_MEMORY = Budget.parse("50%")
-"""What the KV memory may take by default."""
 _TRIAL = 128
 """Tokens of a stream in a trial."""
 _SMALLEST = Shape(tokens=16, wanted=2)
@@ -45,37 +44,13 @@ _SMALLEST = Shape(tokens=16, wanted=2)
 
 
 def load_runner(
-    model: str,
-    *,
-    model_id: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    compiled: Path | None = None,
-    quantize: str | None = None,
-    shape: Shape | None = None,
-    progress: Callable[[float], None] | None = None,
+    source: str, options: RunnerOptions, progress: Callable[[float], None] | None = None
 ) -> TransformersRunner:
     """Load a model and make it ready to serve. Call it in the thread that will run the turns.
 
     Args:
-        model: The path of a folder, or a name on the Hugging Face hub.
-        model_id: The name under which it is served.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
-        rows: Streams that can be active at once.
-        max_model_len: Tokens of prompt and answer that one stream may have. By default the model's
-            own context, or as many as there is memory for.
-        threads: Compute threads on a CPU; see :func:`.devices.choose_threads`.
-        kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
-            share; elsewhere every row has an equal part of it.
-        compiled: Compile the model, on a CPU, and keep what comes out in this folder.
-        quantize: Keep the weights of linear layers as ``int8`` or ``int4``, on a CPU.
-        shape: Make every forward pass so large, with padding: what a stream says then depends on
-            nobody else, to the last bit. No turn may be larger.
+        source: The path of a folder, or a name on the Hugging Face hub.
+        options: How.
         progress: Hears fractions from 0 to 1, in this thread.
 
     Raises:
@@ -87,75 +62,60 @@ def load_runner(
     """
     hear = progress or (lambda _: None)
     hear(0.0)
-    place = devices.choose_device(device)
-    if compiled is not None and place.type != "cpu":
-        raise SettingsError(f"a model is compiled for a CPU only, not for {place}", param="compile")
-    if quantize is not None:
-        dtype = quantized.choose_dtype(dtype, place)
-    loaded = _load(
-        model, place, dtype, progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
-    )
-    if quantize is not None:
-        quantized.quantize(loaded, quantize)
+    device, dtype = devices.choose_device(options.device), options.dtype
+    if options.compiled is not None and device.type != "cpu":
+        message = f"a model is compiled for a CPU only, not for {device}"
+        raise SettingsError(message, param="compile")
+    if options.quantize is not None:
+        dtype = quantized.choose_dtype(dtype, device)
+    part = progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
+    model = _read(source, device, dtype, part)
     hear(0.85)
-    runner = make_runner(
-        loaded,
-        model_id=model_id,
-        rows=rows,
-        max_model_len=max_model_len,
-        threads=threads,
-        kv_memory=kv_memory,
-        compiled=compiled,
-        shape=shape,
-    )
+    runner = make_runner(model, options)
     hear(1.0)
     return runner
 
 
-def _load(
-    model: str, device: torch.device, dtype: str, progress: Callable[[float], None] | None
+def _read(
+    source: str, device: torch.device, dtype: str, progress: Callable[[float], None] | None
 ) -> PreTrainedModel:
     """Refuse what cannot be served before its weights are read; then read them."""
-    config = loading.read_config(model)
-    selftest.check_config(config)
-    selftest.check_class(loading.model_class(config), config.model_type)
+    config = loading.read_config(source)
+    architecture.check_config(config)
+    architecture.check_class(loading.model_class(config), config.model_type)
     checkpoint.check_architectures(config)
     checkpoint.check_quantization(config)
     number = devices.choose_dtype(dtype, getattr(config, "dtype", None), device)
     if dtype == "auto" and device.type == "cpu":
         number = loading.affordable_dtype(config, number, devices.free_memory(device))
     return loading.read_model(
-        model, config, dtype=number, device=device, attention="eager", progress=progress
+        source, config, dtype=number, device=device, attention="eager", progress=progress
     )
 
 
-def make_runner(
-    model: PreTrainedModel,
-    *,
-    model_id: str,
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    block_size: int | None = None,
-    compiled: Path | None = None,
-    shape: Shape | None = None,
-) -> TransformersRunner:
+def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersRunner:
     """A runner for a model that is in memory already, which from now on belongs to the runner.
 
-    The arguments and errors are :func:`load_runner`'s. ``block_size`` asks for pages of so many
-    tokens, whatever the device.
+    Args:
+        model: On its device and in its number type, whatever ``options`` say of these.
+        options: As for :func:`load_runner`.
+
+    Raises:
+        ModelNotSupported: As for :func:`load_runner`.
+        SettingsError: Likewise.
     """
-    device = model.get_input_embeddings().weight.device
+    device, rows, shape = model.get_input_embeddings().weight.device, options.rows, options.shape
+    block_size = options.block_size
     if block_size is None and device.type == "cuda":
         block_size = PAGE
-    context = selftest.context_length(model.config)
-    wish = Wish(rows, kv_memory, max_model_len, context, block_size)
+    context = architecture.context_length(model.config)
+    wish = Wish(rows, options.kv_memory, options.max_model_len, context, block_size)
     if device.type == "cpu":
-        torch.set_num_threads(devices.choose_threads(threads))
+        torch.set_num_threads(devices.choose_threads(options.threads))
+    if options.quantize is not None:
+        quantized.quantize(model, options.quantize)
     try:
-        settle = threads is None and shape is None
-        ready = _prepare(model, wish, device, settle=settle, compiled=compiled, shape=shape)
+        ready = _prepare(model, wish, device, options)
     except (ModelNotLoaded, SettingsError):
         raise
     except Exception as error:
@@ -174,7 +134,7 @@ def make_runner(
     )
     recorded = _record(ready, pool, rows)
     info = RunnerInfo(
-        model=model_id,
+        model=options.model_id,
         device=str(device),
         rows=rows,
         max_model_len=capacity.max_model_len,
@@ -201,18 +161,14 @@ class _Ready:
 
 
 def _prepare(
-    model: PreTrainedModel,
-    wish: Wish,
-    device: torch.device,
-    *,
-    settle: bool,
-    compiled: Path | None,
-    shape: Shape | None,
+    model: PreTrainedModel, wish: Wish, device: torch.device, options: RunnerOptions
 ) -> _Ready:
     """Give the model our attention and faster weights, and compare it with what it was.
 
-    With ``settle`` the number of compute threads is chosen by what is faster.
+    Where nobody said how many compute threads there are, what is faster decides.
     """
+    compiled, shape = options.compiled, options.shape
+    settle = options.threads is None and shape is None
     vocab_size, name = model.get_input_embeddings().weight.shape[0], model.config.model_type
     model.set_attn_implementation("eager")
     reference = selftest.reference_logits(model, vocab_size)
@@ -229,11 +185,11 @@ def _prepare(
         trial, ones = _Trial.of(forward, layers), [Piece(row, 9, (row,)) for row in range(2)]
         devices.settle_threads(lambda: trial(ones))
     if compiled is not None:
-        forward, *told = _choose(eager, forward, layers, wish.rows, compiled)
+        forward, *told = _choose(eager, forward, layers, wish.rows, Path(compiled))
         how += told
     trial = _Trial.of(forward, layers, pages=4 if paged else None)
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
-    selftest.check_layers(model.config, layers, capacity.max_model_len)
+    architecture.check_layers(model.config, layers, capacity.max_model_len)
     selftest.self_test(trial, reference, vocab_size, name, model.dtype)
     if forward.call is eager:
         loading.let_go_of_files(model)

@@ -39,8 +39,9 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.errors import first_line
 from chatstream_trio.torch_runner.attention.interface import LayerCall, active, attend
-from chatstream_trio.torch_runner.inputs import Given, Shape
+from chatstream_trio.torch_runner.inputs import Given
 from chatstream_trio.torch_runner.load.linears import replace_linears, restored
+from chatstream_trio.torch_runner.shape import Shape
 
 logger = logging.getLogger(__name__)
 
