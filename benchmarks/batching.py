@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
 from chatstream_trio.torch_runner.load.build import make_runner
-from chatstream_trio.torch_runner.load.linears import has_bfloat16_instructions
+from chatstream_trio.torch_runner.load.layers.linears import has_bfloat16_instructions
 from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.runner import TransformersRunner
 

@@ -24,8 +24,9 @@ from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 from chatstream_trio.torch_runner.batches import Piece
-from chatstream_trio.torch_runner.load import build, compiled, devices, pace
-from chatstream_trio.torch_runner.load.pace import Pace
+from chatstream_trio.torch_runner.load import build, devices
+from chatstream_trio.torch_runner.load.layers import compiled, pace
+from chatstream_trio.torch_runner.load.layers.pace import Pace
 
 NAME = "llama-gqa-tied"
 
@@ -190,7 +191,7 @@ def test_two_that_compile_the_same_do_not_hinder_each_other(
         place.mkdir()
         (place / "part").write_text("faster")
 
-    monkeypatch.setattr(compiled, "_export", lambda *_: None)
+    monkeypatch.setattr(compiled, "trace", lambda *_: None)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_slowly)
     compiled._build(tiny(NAME), lambda *_: torch.zeros(1), place)
     assert (place / "part").read_text() == "faster"

@@ -21,8 +21,14 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.load import build, devices, quantized
-from chatstream_trio.torch_runner.load.quantized import GROUP, Int4Linear, Int8Linear, quantize
+from chatstream_trio.torch_runner.load import build, devices
+from chatstream_trio.torch_runner.load.layers import quantized
+from chatstream_trio.torch_runner.load.layers.quantized import (
+    GROUP,
+    Int4Linear,
+    Int8Linear,
+    quantize,
+)
 
 KINDS = ["int8", "int4"]
 

@@ -20,18 +20,9 @@ from chatstream_trio.torch_runner.attention import interface
 from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.forward import Eager, ForwardPass
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape, bytes_per_token
-from chatstream_trio.torch_runner.load import (
-    architecture,
-    checkpoint,
-    compiled,
-    devices,
-    linears,
-    loading,
-    pace,
-    quantized,
-    selftest,
-)
+from chatstream_trio.torch_runner.load import architecture, checkpoint, devices, loading, selftest
 from chatstream_trio.torch_runner.load.capacity import PAGE, Capacity, Wish, cut
+from chatstream_trio.torch_runner.load.layers import compiled, linears, pace, quantized
 from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.packing import STEP
 from chatstream_trio.torch_runner.runner import TransformersRunner
