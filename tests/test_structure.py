@@ -28,19 +28,20 @@ LINES = {
     "engine": "errors | attrs",
     "engine/engine.py": "engine errors | attrs trio",
     "torch_runner/shape.py": "| attrs",
+    "torch_runner/spans.py": "| attrs",
+    "torch_runner/pieces.py": "| attrs",
     "torch_runner/kv.py": "| attrs torch",
-    "torch_runner/batches.py": "torch_runner/kv | attrs torch",
-    "torch_runner/attention": "errors torch_runner/batches torch_runner/kv"
+    "torch_runner/attention": "errors torch_runner/kv torch_runner/pieces torch_runner/spans"
     " | attrs torch transformers",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/batches torch_runner/kv"
-    " torch_runner/shape | attrs torch transformers",
+    "torch_runner": "engine errors torch_runner/attention torch_runner/kv torch_runner/pieces"
+    " torch_runner/shape torch_runner/spans | attrs torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
-    "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/batches"
+    "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"
     " torch_runner/shape | attrs torch transformers",
-    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/batches"
-    " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
-    " torch_runner/shape | attrs torch transformers",
+    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/kv"
+    " torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
+    " torch_runner/pieces torch_runner/shape | attrs torch transformers",
     "request.py": "engine errors | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine engine/engine errors events request text | attrs trio",
@@ -73,6 +74,7 @@ OWED = {
     "file engine/engine.py",
     "file generation/generation.py",
     "file service.py",
+    "file torch_runner/load/build.py",
 }
 """What is larger, and is to be cut."""
 

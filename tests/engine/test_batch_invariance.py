@@ -20,8 +20,8 @@ from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.load import build, selftest
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.runner import TransformersRunner
 from chatstream_trio.torch_runner.shape import Shape
 

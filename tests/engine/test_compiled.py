@@ -23,10 +23,10 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.load import build, devices
 from chatstream_trio.torch_runner.load.layers import compiled, pace
 from chatstream_trio.torch_runner.load.layers.pace import Pace
+from chatstream_trio.torch_runner.pieces import Piece
 
 NAME = "llama-gqa-tied"
 

@@ -15,7 +15,7 @@ from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.torch_runner.batches import plan_groups
+from chatstream_trio.torch_runner.attention.batches import plan_groups
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 

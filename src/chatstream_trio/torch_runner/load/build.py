@@ -17,14 +17,18 @@ from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError, first_line
 from chatstream_trio.torch_runner import graphs
 from chatstream_trio.torch_runner.attention import interface
-from chatstream_trio.torch_runner.batches import Piece
-from chatstream_trio.torch_runner.forward import Eager, ForwardPass
+from chatstream_trio.torch_runner.attention.backend import Backend
+from chatstream_trio.torch_runner.attention.batches import STEP
+from chatstream_trio.torch_runner.attention.gathered import Gathered
+from chatstream_trio.torch_runner.attention.paged import Paged
+from chatstream_trio.torch_runner.attention.rows import Rows
+from chatstream_trio.torch_runner.forward import Eager, ForwardPass, probe
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape, bytes_per_token
 from chatstream_trio.torch_runner.load import architecture, checkpoint, devices, loading, selftest
 from chatstream_trio.torch_runner.load.capacity import PAGE, Capacity, Wish, cut
 from chatstream_trio.torch_runner.load.layers import compiled, linears, pace, quantized
 from chatstream_trio.torch_runner.load.options import RunnerOptions
-from chatstream_trio.torch_runner.packing import STEP
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.runner import TransformersRunner
 from chatstream_trio.torch_runner.shape import Shape
 
@@ -123,7 +127,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         device=device,
         spare=int(capacity.paged),
     )
-    recorded = _record(ready, pool, rows)
+    forward, recorded = _record(ready, pool, rows)
     info = RunnerInfo(
         model=options.model_id,
         device=str(device),
@@ -136,7 +140,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         block_size=pool.block_size,
         blocks=pool.blocks,
     )
-    return TransformersRunner(ready.forward, info=info, pool=pool)
+    return TransformersRunner(forward, info=info, pool=pool)
 
 
 @frozen
@@ -165,36 +169,50 @@ def _prepare(
     reference = selftest.reference_logits(model, vocab_size)
     model.set_attn_implementation(interface.NAME)
     eager = Eager(model)
-    forward = ForwardPass(eager, device)
-    layers, width = forward.probe()
+    layers, width = probe(eager, device)
+    forward = ForwardPass(eager, Rows())
     vocab_size = min(vocab_size, width)
     paged = wish.block_size is not None
     how = [kind] if (kind := quantized.describe(model)) else []
     if compiled is None and linears.pack_linears(model):
         how.append("packed weights")
     if settle and device.type == "cpu":
-        trial, ones = _Trial.of(forward, layers), [Piece(row, 9, (row,)) for row in range(2)]
+        trial, ones = (
+            _Trial.of(forward, layers, device),
+            [Piece(row, 9, (row,)) for row in range(2)],
+        )
         devices.settle_threads(lambda: trial(ones))
     if compiled is not None:
         forward, *told = _choose(eager, forward, layers, wish.rows, Path(compiled))
         how += told
-    trial = _Trial.of(forward, layers, pages=4 if paged else None)
+    plain = evolve(forward, attention=Gathered() if paged else Rows())
+    trial = _Trial.of(plain, layers, device, pages=4 if paged else None)
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
     architecture.check_layers(model.config, layers, capacity.max_model_len)
     selftest.self_test(trial, reference, vocab_size, name, model.dtype)
     if forward.call is eager:
         loading.let_go_of_files(model)
-    if capacity.paged:
-        forward.kernel = selftest.find_kernel(layers, capacity.block_size, device)
-    if shape is not None:
-        forward.shape = shape = shape.at_least(_SMALLEST)
-    if forward.kernel is not None or shape is not None:
-        trial = _Trial.of(forward, layers, pages=capacity.block_size if paged else None)
+    shape = shape and shape.at_least(_SMALLEST)
+    attention = _choose_attention(layers, capacity, device, invariant=shape is not None)
+    forward = ForwardPass(forward.call, attention, shape)
+    if forward != plain:
+        pages = capacity.block_size if paged else None
+        trial = _Trial.of(forward, layers, device, pages=pages)
         selftest.self_test(trial, reference, vocab_size, name, model.dtype)
     if shape is not None:
         length = max(8, min(80, capacity.max_model_len))
         selftest.check_invariance(trial, shape, length, vocab_size, name)
     return _Ready(forward, layers, capacity, vocab_size, how)
+
+
+def _choose_attention(
+    layers: dict[int, LayerShape], capacity: Capacity, device: torch.device, *, invariant: bool
+) -> Backend:
+    """Pages are read by torch's kernel, where there is one that does what gathering does."""
+    if not capacity.paged:
+        return Rows(invariant)
+    kernel = selftest.find_kernel(layers, capacity.block_size, device)
+    return Gathered(invariant) if kernel is None else Paged(kernel)
 
 
 def _choose(
@@ -212,15 +230,15 @@ def _choose(
         place = compiled.build(model, eager.logits, folder)
         race = pace.Race.kept(place)
         if race is None:
-            quick = ForwardPass(compiled.load(place), forward.device)
-            rivals = [_Trial.of(form, layers, rows=rows) for form in (quick, forward)]
+            quick, device = ForwardPass(compiled.load(place), Rows()), torch.device("cpu")
+            rivals = [_Trial.of(form, layers, device, rows=rows) for form in (quick, forward)]
             with linears.restored(model):
                 linears.pack_linears(model)
                 race = pace.Race(*pace.measure(rivals, rows))
             race.keep(place)
             del quick, rivals  # else it would be there twice
         if race.gain >= 1:
-            return ForwardPass(compiled.load(place), forward.device), race.note
+            return ForwardPass(compiled.load(place), Rows()), race.note
     except compiled.CannotCompile as error:
         message = f"{model.config.model_type} cannot be compiled here: {error}"
         raise SettingsError(message, param="compile") from error
@@ -241,6 +259,7 @@ class _Trial:
         cls,
         forward: ForwardPass,
         layers: dict[int, LayerShape],
+        device: torch.device,
         *,
         rows: int = 2,
         pages: int | None = None,
@@ -248,7 +267,7 @@ class _Trial:
         """128 tokens for each; ``pages`` is what a page has room for, if there are any."""
         size = pages or _TRIAL
         blocks = rows * -(-_TRIAL // size)
-        paged, device = pages is not None, forward.device
+        paged = pages is not None
         pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=device)
         return cls(forward, pool, rows)
 
@@ -259,26 +278,27 @@ class _Trial:
         return self.forward.run_pieces(self.pool, placed)
 
 
-def _record(ready: _Ready, pool: KvPool, rows: int) -> tuple[str, ...]:
+def _record(ready: _Ready, pool: KvPool, rows: int) -> tuple[ForwardPass, tuple[str, ...]]:
     """Record the turns that only decode, where the device can replay them.
 
     Returns:
-        What the operator is told.
+        The forward pass, and what the operator is told.
     """
     forward, capture = ready.forward, graphs.find_capture(pool.device)
-    if capture is None or forward.kernel is None or forward.shape is not None:
-        return ()
+    attention = forward.attention
+    if capture is None or not isinstance(attention, Paged) or forward.shape is not None:
+        return forward, ()
     longest = ready.capacity.max_model_len
     try:
         with torch.inference_mode():
             recorded = graphs.DecodeGraphs(
-                forward.run, pool, forward.kernel, longest=longest, rows=rows, capture=capture
+                forward.run, pool, attention, longest=longest, rows=rows, capture=capture
             )
             selftest.check_replay(forward, recorded, pool, ready.vocab_size)
     except Exception as error:  # whatever a model does that cannot be recorded
-        return (f"turns are not recorded: {first_line(error)}",)
-    forward.graphs = recorded
-    return (f"turns of up to {recorded.most} streams are recorded (CUDA graphs)",)
+        return forward, (f"turns are not recorded: {first_line(error)}",)
+    told = f"turns of up to {recorded.most} streams are recorded (CUDA graphs)"
+    return evolve(forward, graphs=recorded), (told,)
 
 
 def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
@@ -291,7 +311,6 @@ def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
     if shape := ready.forward.shape:
         notes.append(f"batch-invariant: every turn computes {shape.tokens} tokens")
-    if capacity.paged:
-        how = "read by torch" if ready.forward.kernel else "gathered for attention"
-        notes.append(f"pages are {how}")
+    if note := ready.forward.attention.note:
+        notes.append(note)
     return tuple(notes)

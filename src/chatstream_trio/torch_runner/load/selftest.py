@@ -15,13 +15,14 @@ import torch
 from transformers import PreTrainedModel
 
 from chatstream_trio.errors import ModelNotSupported, SettingsError
+from chatstream_trio.torch_runner.attention.gathered import Gathered
 from chatstream_trio.torch_runner.attention.interface import LayerCall
-from chatstream_trio.torch_runner.attention.paged import Kernel, kernels
-from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.attention.paged import Kernel, Paged, kernels
 from chatstream_trio.torch_runner.forward import ForwardPass
 from chatstream_trio.torch_runner.graphs import DecodeGraphs
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape
 from chatstream_trio.torch_runner.packing import pack
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.shape import Shape
 
 _TOLERANCE, _HALF_TOLERANCE = 5e-3, 0.15
@@ -200,8 +201,8 @@ def agrees(kernel: Kernel, shape: LayerShape, page: int, device: torch.device) -
             window=shape.window,
             softcap=None,
         )
-        want = pack(pool, pieces).attend(call).float()
-        got = pack(pool, pieces, kernel).attend(call).float()
+        want = pack(pool, pieces, Gathered()).attend(call).float()
+        got = pack(pool, pieces, Paged(kernel)).attend(call).float()
         error = float((got - want).norm() / want.norm())
         if not error <= _KERNEL_TOLERANCE:
             return False
