@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
@@ -16,7 +17,7 @@ from chatstream_trio.torch_runner.shape import Shape
 
 
 def test_options_travel() -> None:
-    """They survive pickle, equal, and nobody changes them on the way."""
+    """They survive pickle and msgpack, equal, and nobody changes them on the way."""
     asked = RunnerOptions(
         model_id="m",
         rows=3,
@@ -25,6 +26,8 @@ def test_options_travel() -> None:
         shape=Shape(32, 2),
     )
     assert pickle.loads(pickle.dumps(asked)) == asked
+    packed = msgspec.msgpack.encode(asked)
+    assert msgspec.msgpack.decode(packed, type=RunnerOptions) == asked
     assert asked.compiled == "/some/folder"
     with pytest.raises(FrozenInstanceError):
         asked.rows = 4  # type: ignore[misc]

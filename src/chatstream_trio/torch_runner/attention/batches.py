@@ -72,13 +72,13 @@ class BatchPlan:
         return Batch(
             self.first,
             self.last,
-            self.shared,
-            len(self.lengths),
-            min(self.lengths),
-            max(self.lengths),
-            there[self.lengths_at],
-            None if self.slots_at is None else there[self.slots_at],
-            self.reading(there),
+            shared=self.shared,
+            places=len(self.lengths),
+            shortest=min(self.lengths),
+            longest=max(self.lengths),
+            lengths=there[self.lengths_at],
+            slots=None if self.slots_at is None else there[self.slots_at],
+            read=self.reading(there),
         )
 
 
@@ -150,11 +150,11 @@ def _of_steps(
     return BatchPlan(
         first,
         first + len(pieces),
-        False,
-        lengths,
-        numbers.put(lengths),
-        None if whole else numbers.put(place - low for place in places),
-        reading(pieces, numbers),
+        shared=False,
+        lengths=lengths,
+        lengths_at=numbers.put(lengths),
+        slots_at=None if whole else numbers.put(place - low for place in places),
+        reading=reading(pieces, numbers),
     )
 
 
@@ -166,6 +166,12 @@ def _of_chunk(
 ) -> BatchPlan:
     """The tokens of a piece, of which ``first`` is the first one's packed index."""
     lengths = list(range(piece.start + 1, piece.stop + 1))
-    last = first + len(lengths)
-    at = numbers.put(lengths)
-    return BatchPlan(first, last, True, lengths, at, None, reading([piece], numbers))
+    return BatchPlan(
+        first,
+        first + len(lengths),
+        shared=True,
+        lengths=lengths,
+        lengths_at=numbers.put(lengths),
+        slots_at=None,
+        reading=reading([piece], numbers),
+    )
