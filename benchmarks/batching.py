@@ -26,7 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
 from chatstream_trio.torch_runner.load.build import make_runner
-from chatstream_trio.torch_runner.load.linears import has_bfloat16_instructions
+from chatstream_trio.torch_runner.load.layers.linears import has_bfloat16_instructions
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 STREAMS = 8
@@ -82,10 +83,7 @@ def variants(given: argparse.Namespace) -> tuple[str, dict[str, tuple[int, Calla
     # The runner takes its model over, and generate() needs an untouched one.
     runner = make_runner(
         smollm_shape(used),
-        model_id="bench",
-        rows=STREAMS,
-        max_model_len=1024,
-        threads=given.threads,
+        RunnerOptions(model_id="bench", rows=STREAMS, max_model_len=1024, threads=given.threads),
     )
     texts, tokens = prompts(given.prompt), given.tokens
     work: dict[str, tuple[int, Callable[[], None]]] = {}

@@ -29,6 +29,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from chatstream_trio.engine.runner import Decode, Prefill, Start, Turn
 from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 PROMPT = 64
@@ -183,7 +184,7 @@ def check(device: str) -> None:
         ids = torch.tensor([text], device=device)
         answer = model.generate(ids, max_new_tokens=40, do_sample=False)
         expected.append(answer[0, ids.shape[1] :])
-    runner = make_runner(model, model_id="small", rows=8, max_model_len=640)
+    runner = make_runner(model, RunnerOptions(model_id="small", rows=8, max_model_len=640))
     said, _ = run(runner, texts, 40)
     for text, answer, wanted in zip(texts, said, expected, strict=True):
         if answer != wanted.tolist():
@@ -211,7 +212,9 @@ def measure(name: str, given: argparse.Namespace) -> None:
             model.destroy_cached_continuous_batching_manager()
     except Exception as error:  # whatever another's engine may raise on this device
         print(f"generate_batch() is left out: {type(error).__name__}: {str(error)[:200]}")
-    runner = make_runner(model, model_id=name, rows=counts[-1], max_model_len=CONTEXT)
+    runner = make_runner(
+        model, RunnerOptions(model_id=name, rows=counts[-1], max_model_len=CONTEXT)
+    )
     print(f"\n{name} shape, {shape['num_hidden_layers']} layers; {'; '.join(runner.info.notes)}")
     print(f"weights read once: {1000 * least:.2f} ms")
     print(

@@ -28,6 +28,7 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
 from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 
 CHUNK = 256
 CONVERSATION, NEWS, LONG, RUNNING = 1500, 20, 2000, 7
@@ -114,7 +115,9 @@ def main() -> None:
     given = options.parse_args()
     model = smollm_shape(torch.bfloat16)
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
-    runner = make_runner(model, model_id="bench", rows=8, max_model_len=2304, threads=given.threads)
+    runner = make_runner(
+        model, RunnerOptions(model_id="bench", rows=8, max_model_len=2304, threads=given.threads)
+    )
     print("; ".join(runner.info.notes))
     print(f"resident after load: {resident():.0f} MB; the weights have {weights:.0f} MB")
     loop = Loop(runner)

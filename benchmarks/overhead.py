@@ -34,6 +34,7 @@ from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.engine.turns import Turns
 from chatstream_trio.settings import Settings
 from chatstream_trio.torch_runner.load.build import load_runner
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 
 LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 60.0
@@ -161,11 +162,13 @@ async def measure(given: argparse.Namespace) -> None:
     settings = Settings(compile=given.compile)
     runner = load_runner(
         source,
-        model_id="m",
-        device="cpu",
-        rows=given.users,
-        threads=given.threads,
-        compiled=settings.compiled_folder if settings.compile else None,
+        RunnerOptions(
+            model_id="m",
+            device="cpu",
+            rows=given.users,
+            threads=given.threads,
+            compiled=settings.compiled_folder if settings.compile else None,
+        ),
     )
     turns, number = Turns.of(runner.info, 256), 0
     rates: dict[str, list[float]] = {"turn loop alone": [], "over HTTP": []}

@@ -24,6 +24,7 @@ from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.torch_runner.load.build import load_runner
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 
 QUESTIONS = ("What is a seat?", "What is the waiting room?", "What happens on SIGTERM?")
 
@@ -40,7 +41,9 @@ def conversations(codec: Codec, answer: str, *, repeated: bool) -> list[tuple[in
 
 def fresh_runner() -> Runner:
     """The demo model, with nothing in its memory."""
-    return load_runner(str(demo.path()), model_id="demo", device="cpu", rows=3, threads=2)
+    return load_runner(
+        str(demo.path()), RunnerOptions(model_id="demo", device="cpu", rows=3, threads=2)
+    )
 
 
 def main() -> None:

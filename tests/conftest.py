@@ -20,6 +20,7 @@ NEEDS_TORCH = (
     "engine/test_loading.py",
     "engine/test_out_of_memory.py",
     "engine/test_pace.py",
+    "engine/test_packing.py",
     "engine/test_paged.py",
     "engine/test_sampling.py",
     "engine/test_transformers_runner.py",

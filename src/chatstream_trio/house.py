@@ -42,7 +42,7 @@ class Health(Enum):
 
 @frozen
 class Status:
-    """What :meth:`ChatStream.status` returns."""
+    """Everything at one moment."""
 
     health: Health
     draining: bool

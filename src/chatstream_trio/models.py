@@ -18,7 +18,9 @@ from chatstream_trio.errors import ModelNotLoaded, SettingsError, one_line
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
+from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.load.source import folder_of
+from chatstream_trio.torch_runner.shape import Shape
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with how much is loaded, from 0 to 1."""
@@ -33,6 +35,43 @@ SCRIPTED_FAULTS: Mapping[str, Exception] = {
 }
 """Words at which the scripted model fails, so that one can see how a server takes it: a fault of
 one stream, a turn that raises, and a runner that is lost."""
+
+
+@frozen
+class LoadScripted:
+    """Loads the scripted runner, which fails at some words. A value: it can go to a child."""
+
+    rows: int
+    max_model_len: int
+    pace: float
+    """Seconds that a turn lasts at least."""
+
+    def __call__(self, progress: Progress) -> Runner:
+        """At once."""
+        return ScriptedRunner(
+            rows=self.rows,
+            max_model_len=self.max_model_len,
+            pace=self.pace,
+            vocab_size=VOCAB_SIZE,
+            model=SCRIPTED,
+            separator=SEPARATOR,
+            faults={token_id(f"{word} "): fault for word, fault in SCRIPTED_FAULTS.items()},
+        )
+
+
+@frozen
+class LoadTransformers:
+    """Loads a model of transformers. A value: it can go to a child, and holds no secret."""
+
+    source: str
+    """The path of a folder, or a name on the Hugging Face hub."""
+    options: RunnerOptions
+
+    def __call__(self, progress: Progress) -> Runner:
+        """See :func:`.load.build.load_runner`."""
+        from chatstream_trio.torch_runner.load.build import load_runner
+
+        return load_runner(self.source, self.options, progress)
 
 
 @frozen
@@ -92,18 +131,8 @@ def _scripted(name: str, settings: Settings) -> Model:
             f"{name!r}: what follows 'scripted:' is a turn's length in milliseconds", param="model"
         ) from None
 
-    def load_runner(_: Progress) -> Runner:
-        return ScriptedRunner(
-            rows=settings.max_active,
-            max_model_len=settings.max_model_len or 1_000_000,
-            pace=seconds,
-            vocab_size=VOCAB_SIZE,
-            model=SCRIPTED,
-            separator=SEPARATOR,
-            faults={token_id(f"{word} "): fault for word, fault in SCRIPTED_FAULTS.items()},
-        )
-
-    return Model(SCRIPTED, WordCodec, load_runner)
+    load = LoadScripted(settings.max_active, settings.max_model_len or 1_000_000, seconds)
+    return Model(SCRIPTED, WordCodec, load)
 
 
 def _transformers(source: str, model_id: str, settings: Settings) -> Model:
@@ -124,25 +153,23 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             )
         return ChatCodec(tokenizer, settings.trust_special_tokens)
 
-    def load_runner(progress: Progress) -> Runner:
-        from chatstream_trio.torch_runner.inputs import Shape
-        from chatstream_trio.torch_runner.load.build import load_runner
+    return Model(model_id, load_codec, LoadTransformers(source, _options(model_id, settings)))
 
-        steps = settings.max_active * (1 + settings.speculate)
-        whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
-        return load_runner(
-            source,
-            model_id=model_id,
-            device=settings.device,
-            dtype=settings.dtype,
-            rows=settings.max_active,
-            max_model_len=settings.max_model_len,
-            threads=settings.threads,
-            kv_memory=Budget.parse(settings.kv_memory),
-            compiled=settings.compiled_folder if settings.compile else None,
-            quantize=settings.quantize,
-            shape=whole if settings.batch_invariant else None,
-            progress=progress,
-        )
 
-    return Model(model_id, load_codec, load_runner)
+def _options(model_id: str, settings: Settings) -> RunnerOptions:
+    """What the settings say of a runner. The largest turn has a step and its guesses for every
+    seat, and a chunk."""
+    steps = settings.max_active * (1 + settings.speculate)
+    whole = Shape(tokens=steps + settings.prefill_chunk, wanted=steps)
+    return RunnerOptions(
+        model_id=model_id,
+        device=settings.device,
+        dtype=settings.dtype,
+        rows=settings.max_active,
+        max_model_len=settings.max_model_len,
+        threads=settings.threads,
+        kv_memory=Budget.parse(settings.kv_memory),
+        compiled=settings.compiled_folder if settings.compile else None,
+        quantize=settings.quantize,
+        shape=whole if settings.batch_invariant else None,
+    )

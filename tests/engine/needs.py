@@ -14,7 +14,7 @@ needs_compiler = pytest.mark.skipif(
 
 def let_compiled_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a model compiled, whatever is faster with models as tiny as the tests'."""
-    from chatstream_trio.torch_runner.load import pace
+    from chatstream_trio.torch_runner.load.layers import pace
 
     won = [pace.Pace(1, 1), pace.Pace(1.5, 1.5)]
     monkeypatch.setattr(pace, "measure", lambda *_: won)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract, some_streams
 from drive import Stream, run_streams, run_turns
+from making import make_runner
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 
 from chatstream_trio.engine.budget import Budget
@@ -19,11 +20,10 @@ from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.batches import Piece
-from chatstream_trio.torch_runner.inputs import Shape
 from chatstream_trio.torch_runner.load import build, selftest
-from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.runner import TransformersRunner
+from chatstream_trio.torch_runner.shape import Shape
 
 MIXTURES = {"mixtral", "qwen3-moe"}
 
@@ -201,7 +201,7 @@ def test_the_settings_make_the_shape(
 ) -> None:
     """As large as the largest turn: a step and its guesses for every seat, and a chunk."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda *_, **given: seen.append(given["shape"]))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.shape))
     given: dict[str, Any] = {"max_active": 5, "prefill_chunk": 30, "speculate": 2}
     settings = Settings(model=str(tmp_path), batch_invariant=wanted, **given)
     find_model(settings).load_runner(lambda _: None)

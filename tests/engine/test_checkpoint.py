@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from drive import Stream, run_streams
+from making import load_runner
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 from transformers import (
@@ -31,7 +32,6 @@ from transformers import (
 from chatstream_trio import demo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported
 from chatstream_trio.torch_runner.load import checkpoint
-from chatstream_trio.torch_runner.load.build import load_runner
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 Tensors = dict[str, torch.Tensor]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Stream, run_streams
+from making import load_runner, make_runner
 from needs import let_compiled_win, needs_compiler
 from test_transformers_runner import generate
 from tiny_models import VOCABULARY, tiny
@@ -22,10 +23,10 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.batches import Piece
-from chatstream_trio.torch_runner.load import build, compiled, devices, pace
-from chatstream_trio.torch_runner.load.build import load_runner, make_runner
-from chatstream_trio.torch_runner.load.pace import Pace
+from chatstream_trio.torch_runner.load import build, devices
+from chatstream_trio.torch_runner.load.layers import compiled, pace
+from chatstream_trio.torch_runner.load.layers.pace import Pace
+from chatstream_trio.torch_runner.pieces import Piece
 
 NAME = "llama-gqa-tied"
 
@@ -190,7 +191,7 @@ def test_two_that_compile_the_same_do_not_hinder_each_other(
         place.mkdir()
         (place / "part").write_text("faster")
 
-    monkeypatch.setattr(compiled, "_export", lambda *_: None)
+    monkeypatch.setattr(compiled, "trace", lambda *_: None)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile_slowly)
     compiled._build(tiny(NAME), lambda *_: torch.zeros(1), place)
     assert (place / "part").read_text() == "faster"
@@ -219,7 +220,7 @@ def test_the_settings_say_whether_and_where(
 ) -> None:
     """``--compile`` and ``--cache-dir`` reach the loader; without the first nothing is compiled."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda *_, **given: seen.append(given["compiled"]))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.compiled))
     model = find_model(Settings(model=str(tmp_path), compile=wanted, cache_dir=str(tmp_path)))
     model.load_runner(lambda _: None)
-    assert seen == [tmp_path / "compiled" if wanted else None]
+    assert seen == [str(tmp_path / "compiled") if wanted else None]

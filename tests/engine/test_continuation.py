@@ -160,10 +160,9 @@ async def test_streams_go_on_with_the_next_runner(
 async def test_a_real_model_goes_on_with_the_next_runner() -> None:
     """Greedy and sampled, with penalties: each says what it says uninterrupted (float32)."""
     pytest.importorskip("torch", reason="no torch here")
+    from making import make_runner
     from test_transformers_runner import generate
     from tiny_models import tiny
-
-    from chatstream_trio.torch_runner.load.build import make_runner
 
     def make() -> Runner:
         return make_runner(tiny("llama"), model_id="tiny", rows=3, threads=1)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from attrs import evolve
 from contract import MIXED
+from making import make_runner
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -29,9 +30,10 @@ from chatstream_trio.engine.runner import (
 from chatstream_trio.torch_runner import packing, sampler, transfer
 from chatstream_trio.torch_runner import runner as runner_module
 from chatstream_trio.torch_runner.attention import interface
-from chatstream_trio.torch_runner.forward import Eager, ForwardPass
+from chatstream_trio.torch_runner.attention.gathered import Gathered
+from chatstream_trio.torch_runner.attention.rows import Rows
+from chatstream_trio.torch_runner.forward import Eager, ForwardPass, probe
 from chatstream_trio.torch_runner.kv import KvPool
-from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 META = torch.device("meta")
@@ -58,14 +60,15 @@ def on_meta(name: str, *, block_size: int | None) -> TransformersRunner:
     """A runner of four rows, without what is asked of a model while it is loaded."""
     model = tiny(name).to(META, torch.bfloat16)
     model.set_attn_implementation(interface.NAME)
-    forward = ForwardPass(Eager(model), META)
-    layers, _ = forward.probe()
+    call = Eager(model)
+    layers, _ = probe(call, META)
     size = block_size or 128
     blocks = 4 * 128 // size
     paged = block_size is not None
     pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=META)
     info = RunnerInfo("m", "meta", 4, 128, VOCABULARY, block_size=size, blocks=blocks)
     info = evolve(info, computes_aside=True)
+    forward = ForwardPass(call, Gathered() if paged else Rows())
     return TransformersRunner(forward, info=info, pool=pool)
 
 
@@ -138,7 +141,7 @@ def test_a_device_that_failed_for_good_ends_the_runner(monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr(runner._forward, "run", fail)
+    monkeypatch.setattr(ForwardPass, "run", fail)
     with pytest.raises(torch.OutOfMemoryError):
         runner.launch(turn)()
     monkeypatch.setattr(runner_module, "works", lambda _: False)

@@ -11,6 +11,7 @@ import recorded
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Paged, run_turns
+from making import make_runner
 from test_transformers_runner import memory_for
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
@@ -18,11 +19,10 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.torch_runner import graphs
 from chatstream_trio.torch_runner.attention.paged import Kernel
-from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.graphs import DecodeGraphs, sizes
 from chatstream_trio.torch_runner.inputs import Outputs
 from chatstream_trio.torch_runner.load import selftest
-from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 WITHOUT_EXPERTS = sorted({*ARCHITECTURES} - {"mixtral", "qwen3-moe", "gemma2"})

@@ -8,7 +8,8 @@ from tiny_models import tiny
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from chatstream_trio.torch_runner.load import devices, linears, loading
+from chatstream_trio.torch_runner.load import devices, loading
+from chatstream_trio.torch_runner.load.layers import linears
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from drive import Stream, run_streams
+from making import load_runner, make_runner
 from tiny_models import VOCABULARY, generate, tiny
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -41,8 +42,7 @@ from chatstream_trio.errors import (
     ModelNotSupported,
     SettingsError,
 )
-from chatstream_trio.torch_runner.load import loading, selftest
-from chatstream_trio.torch_runner.load.build import load_runner, make_runner
+from chatstream_trio.torch_runner.load import architecture, loading
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_context_that_is_no_length_is_none() -> None:
     """Some files say -1 for none."""
     config = tiny("llama").config
     config.max_position_embeddings = -1
-    assert selftest.context_length(config) is None
+    assert architecture.context_length(config) is None
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "a/b/c"])
@@ -338,8 +338,8 @@ def test_a_window_that_a_layer_does_not_name_is_refused() -> None:
     shape = make_runner(tiny("llama"), model_id="m", rows=1, threads=1)._pool.layers[0]
     layers = {0: shape, 1: shape}
     with pytest.raises(ModelNotSupported, match="max_model_len up to 5"):
-        selftest.check_layers(config, layers, 128)
-    selftest.check_layers(config, layers, 5)
+        architecture.check_layers(config, layers, 128)
+    architecture.check_layers(config, layers, 5)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ from chatstream_trio.engine.runner import (
 )
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import ModelNotFound, SettingsError
+from chatstream_trio.models import find_model
+from chatstream_trio.settings import Settings
 
 SAMPLING = Sampling(0.5, 0.9, 3, logit_bias={7: -2.0}, seed=2**62, grammar=Grammar("regex", "a+"))
 SPEC = StreamSpec(3, (1, 2), 9, SAMPLING, frozenset({4, 5}), said=(8, 9), adapter="polite")
@@ -87,6 +89,34 @@ def test_what_is_to_be_loaded_survives_the_way() -> None:
     spec = WorkerSpec(LoadScripted(rows=3, lost_at=(5,)), prefill_chunk=8, speculate=2)
     assert pickle.loads(pickle.dumps(spec)) == spec
     assert spec.load(lambda _: None).info.rows == 3
+
+
+def every_setting(tmp_path: Path, model: str | None) -> Settings:
+    """All that may shape a worker, with secrets beside it."""
+    return Settings(
+        model=model,
+        api_key=("sk-hidden=3", "sk-other"),
+        admin_key=("sk-hidden-admin",),
+        compile=True,
+        quantize="int8",
+        batch_invariant=True,
+        cache_dir=str(tmp_path / "cache"),
+    )
+
+
+@pytest.mark.parametrize("model", [None, "scripted:5", "someone/a-model"])
+def test_what_a_model_loads_is_a_value_without_secrets(model: str | None, tmp_path: Path) -> None:
+    """It survives the way, by pickle and MessagePack, and no key of the settings goes with it."""
+    settings = every_setting(tmp_path, model)
+    spec = WorkerSpec(find_model(settings).load_runner, settings.prefill_chunk, settings.speculate)
+    way = pickle.dumps(spec)
+    assert b"hidden" not in way
+    assert b"sk-" not in way
+    assert "sk-" not in repr(spec)
+    assert pickle.loads(way) == spec
+    packed = msgspec.msgpack.encode(spec.load)
+    assert b"sk-" not in packed
+    assert msgspec.msgpack.decode(packed, type=type(spec.load)) == spec.load
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ PROGRAM = """
 import json, resource, sys, time
 
 import torch
+from making import make_runner
 from tiny_models import tiny
 
-from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.engine.streams import Ending, StreamSpec
 from chatstream_trio.engine.messages import StartStream
 from chatstream_trio.engine.worker import work

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chatstream_trio.torch_runner.batches import Piece
-from chatstream_trio.torch_runner.load import pace
-from chatstream_trio.torch_runner.load.pace import Pace, Race
+from chatstream_trio.torch_runner.load.layers import pace
+from chatstream_trio.torch_runner.load.layers.pace import Pace, Race
+from chatstream_trio.torch_runner.pieces import Piece
 
 
 class Clock:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from drive import run_turns
+from making import make_runner
 from tiny_models import generate, tiny
 
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.torch_runner.attention.paged import Kernel, kernels
 from chatstream_trio.torch_runner.kv import LayerShape
 from chatstream_trio.torch_runner.load import selftest
-from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.torch_runner.load.selftest import agrees, find_kernel
 
 

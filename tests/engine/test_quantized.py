@@ -10,6 +10,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Stream, run_streams
+from making import load_runner, make_runner
 from needs import let_compiled_win, needs_compiler
 from tiny_models import VOCABULARY, generate, tiny
 from torch import nn
@@ -20,9 +21,14 @@ from chatstream_trio.engine.runner import Runner
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
-from chatstream_trio.torch_runner.load import build, devices, quantized
-from chatstream_trio.torch_runner.load.build import load_runner, make_runner
-from chatstream_trio.torch_runner.load.quantized import GROUP, Int4Linear, Int8Linear, quantize
+from chatstream_trio.torch_runner.load import build, devices
+from chatstream_trio.torch_runner.load.layers import quantized
+from chatstream_trio.torch_runner.load.layers.quantized import (
+    GROUP,
+    Int4Linear,
+    Int8Linear,
+    quantize,
+)
 
 KINDS = ["int8", "int4"]
 
@@ -220,7 +226,7 @@ def test_the_setting_reaches_the_loader(
 ) -> None:
     """``--quantize``; another word is refused."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda *_, **given: seen.append(given["quantize"]))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.quantize))
     find_model(Settings(model=str(tmp_path), quantize=kind)).load_runner(lambda _: None)
     assert seen == [kind]
     with pytest.raises(SettingsError, match="one of int8, int4"):

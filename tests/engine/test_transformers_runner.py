@@ -9,13 +9,13 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Drive, Paged, Stream, run_streams, run_turns
+from making import make_runner
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Decode, Prefill, Runner, Sampling, Start, Turn
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.torch_runner.batches import plan_groups
-from chatstream_trio.torch_runner.load.build import make_runner
+from chatstream_trio.torch_runner.attention.batches import plan_groups
 from chatstream_trio.torch_runner.runner import TransformersRunner
 
 

@@ -9,15 +9,17 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import torch
+from attrs import frozen
 from transformers import PreTrainedModel
 
+from chatstream_trio.torch_runner.attention.backend import Backend
 from chatstream_trio.torch_runner.attention.interface import Probe, active
-from chatstream_trio.torch_runner.attention.paged import Kernel
-from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.graphs import DecodeGraphs
-from chatstream_trio.torch_runner.inputs import Given, Outputs, Shape
+from chatstream_trio.torch_runner.inputs import Given, Outputs
 from chatstream_trio.torch_runner.kv import KvPool, LayerShape
 from chatstream_trio.torch_runner.packing import Packed, pack
+from chatstream_trio.torch_runner.pieces import Piece
+from chatstream_trio.torch_runner.shape import Shape
 
 Call = Callable[[Given], torch.Tensor]
 """What is given to a model, to the logits ``[n, vocabulary]`` of the tokens that are wanted."""
@@ -44,28 +46,17 @@ class Eager:
             return self.logits(given.ids, given.positions, given.wanted)
 
 
+@frozen
 class ForwardPass:
     """Calls the model, in whatever form it is given."""
 
-    kernel: Kernel | None = None
-    """For attention over pages; without it they are gathered."""
-    graphs: DecodeGraphs | None = None
-    """For turns that only decode, where they are recorded."""
+    call: Call
+    attention: Backend
     shape: Shape | None = None
     """Of every pass. What a token's numbers are then depends on what is before it in its own
-    stream, and on nothing else, to the last bit."""
-
-    def __init__(self, call: Call, device: torch.device) -> None:
-        self.device = device
-        self.call = call
-
-    def probe(self) -> tuple[dict[int, LayerShape], int]:
-        """The layers' shapes, and the width of the logits, from one token."""
-        probe = Probe()
-        zero = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
-        with torch.inference_mode():
-            logits = self.call(Given(probe, zero, zero, zero[0]))
-        return probe.layers, logits.shape[-1]
+    stream, and on nothing else, to the last bit; ``attention`` has to be invariant for that."""
+    graphs: DecodeGraphs | None = None
+    """For turns that only decode, where they are recorded."""
 
     def turn(self, pool: KvPool, pieces: Sequence[Piece]) -> Outputs:
         """Run what the streams bring; ``pool`` gets their keys and values."""
@@ -78,7 +69,7 @@ class ForwardPass:
 
     def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
         """:func:`.packing.pack`, for :meth:`run`."""
-        return pack(pool, pieces, self.kernel, invariant=self.shape is not None)
+        return pack(pool, pieces, self.attention)
 
     def run(self, packed: Packed) -> torch.Tensor:
         """The logits ``[n, vocabulary]`` of ``packed.wanted``; the pool gets the rest.
@@ -99,3 +90,12 @@ class ForwardPass:
         packed = self.pack(pool, pieces)
         rows = [row for row, _ in packed.asked]
         return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]
+
+
+def probe(call: Call, device: torch.device) -> tuple[dict[int, LayerShape], int]:
+    """The layers' shapes, and the width of the logits, from one token."""
+    seen = Probe()
+    zero = torch.zeros((1, 1), dtype=torch.int64, device=device)
+    with torch.inference_mode():
+        logits = call(Given(seen, zero, zero, zero[0]))
+    return seen.layers, logits.shape[-1]

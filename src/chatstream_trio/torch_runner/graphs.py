@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
-from chatstream_trio.torch_runner.attention.paged import Kernel
-from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.attention.paged import Paged
 from chatstream_trio.torch_runner.inputs import Outputs
 from chatstream_trio.torch_runner.kv import KvPool
 from chatstream_trio.torch_runner.packing import Layout, Packed, lay_out
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.transfer import send
 
 Capture: TypeAlias = Callable[[Callable[[], torch.Tensor]], tuple[Callable[[], None], torch.Tensor]]
@@ -65,7 +65,8 @@ def find_capture(device: torch.device) -> Capture | None:
 @frozen
 class _Recording:
     numbers: torch.Tensor
-    """The layout of a turn; read by the replay, on the device."""
+    """Of a turn's layout; read by the replay, on the device. Layouts of one size have the same
+    spans."""
     replay: Callable[[], None]
     logits: torch.Tensor
     """``[size, vocabulary]``, written by the replay."""
@@ -78,7 +79,7 @@ class DecodeGraphs:
         self,
         run: Callable[[Packed], torch.Tensor],
         pool: KvPool,
-        kernel: Kernel,
+        attention: Paged,
         *,
         longest: int,
         rows: int,
@@ -89,14 +90,13 @@ class DecodeGraphs:
         Args:
             run: The forward pass.
             pool: With a spare page behind the others.
-            kernel: For attention over pages.
+            attention: Over pages.
             longest: Tokens that a row may have.
             rows: Streams that there may be.
             capture: From :func:`find_capture`.
         """
         self._pool = pool
-        self._kernel = kernel
-        self._longest = longest
+        self._attention = evolve(attention, longest=longest)
         self._nobody = Piece(0, 1, (0,), table=(pool.blocks,))
         self._sizes = sizes(rows)
         largest_first = reversed(self._sizes)  # the others then fit into its memory
@@ -118,14 +118,20 @@ class DecodeGraphs:
         size = self._sizes[bisect_left(self._sizes, count)]
         recording = self._recordings[size]
         layout = self._lay_out(pieces, size)
-        recording.numbers.copy_(send(layout.numbers, self._pool.device))
+        numbers = recording.numbers
+        numbers.copy_(send(layout.numbers, self._pool.device))
         recording.replay()
-        ids, positions, rows = recording.numbers[: 3 * size].view(3, size)[:, :count]
-        return Outputs(recording.logits[:count], layout.asked[:count], rows, positions, ids)
+        return Outputs(
+            recording.logits[:count],
+            layout.asked[:count],
+            rows=numbers[layout.rows][:count],
+            positions=numbers[layout.positions][:count],
+            ids=numbers[layout.ids][:count],
+        )
 
     def _lay_out(self, pieces: Sequence[Piece], size: int) -> Layout:
         padded = [*pieces, *[self._nobody] * (size - len(pieces))]
-        return lay_out(self._pool, padded, self._kernel, longest=self._longest)
+        return lay_out(self._pool, padded, self._attention)
 
     def _record(
         self, size: int, run: Callable[[Packed], torch.Tensor], capture: Capture

@@ -10,19 +10,7 @@ from attrs import evolve, frozen
 from torch.nn.functional import pad
 
 from chatstream_trio.torch_runner.attention.interface import AttendsLayer, LayerCall
-
-
-@frozen
-class Shape:
-    """The sizes of a forward pass."""
-
-    tokens: int
-    wanted: int
-    """Tokens whose logits are computed."""
-
-    def at_least(self, other: Shape) -> Shape:
-        """The larger of both, in both sizes."""
-        return Shape(max(self.tokens, other.tokens), max(self.wanted, other.wanted))
+from chatstream_trio.torch_runner.shape import Shape
 
 
 @frozen

@@ -26,9 +26,9 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 from chatstream_trio.errors import first_line
-from chatstream_trio.torch_runner.batches import Piece
 from chatstream_trio.torch_runner.forward import ForwardPass
 from chatstream_trio.torch_runner.kv import KvPool
+from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.sampler import FAULT, Sampler
 from chatstream_trio.torch_runner.transfer import fetch
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 from attrs import Factory, define, frozen
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from chatstream_trio.errors import ModelNotSupported
@@ -131,26 +130,3 @@ class Probe:
         )
         group = call.query.shape[0] // call.key.shape[0]
         return call.value.repeat_interleave(group, dim=0).transpose(0, 1)
-
-
-def additive_mask(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 where ``seen``, minus infinity elsewhere: faster than a boolean mask on a CPU."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
-
-
-def softmax_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    call: LayerCall,
-) -> torch.Tensor:
-    """``softmax(query @ key.T * scaling + mask) @ value``, with a soft cap on the scores if any."""
-    if call.softcap is None:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scaling)
-    scaling = query.shape[-1] ** -0.5 if call.scaling is None else call.scaling
-    scores = torch.matmul(query, key.transpose(2, 3)).float() * scaling
-    scores = torch.tanh(scores / call.softcap) * call.softcap
-    if mask is not None:
-        scores = scores + mask
-    return torch.matmul(torch.softmax(scores, dim=-1).to(value.dtype), value)

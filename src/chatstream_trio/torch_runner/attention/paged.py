@@ -12,14 +12,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from attrs import define, field, frozen
+from attrs import frozen
 
 from chatstream_trio.torch_runner.attention.interface import LayerCall
-from chatstream_trio.torch_runner.batches import Piece, tables_of
 from chatstream_trio.torch_runner.kv import KvPool
+from chatstream_trio.torch_runner.pieces import Piece, steps_first, tables
+from chatstream_trio.torch_runner.spans import Numbers
 
 _NEEDED = {"block_table", "seqused_k", "num_splits", "window_size", "enable_gqa", "scale"}
 
@@ -45,68 +46,100 @@ def kernels() -> Iterator[Kernel]:
         yield Kernel(varlen_attn, told_keys=False)
 
 
-@define
+@frozen
 class Paged:
-    """What the kernel has to know of one turn."""
+    """A :class:`~.backend.Backend` for pages, with the kernel; it attends each token as if it were
+    alone."""
 
+    note: ClassVar[str | None] = "pages are read by torch"
     kernel: Kernel
-    counts: list[int]
-    """The tokens of each piece, in packed order."""
-    stops: list[int]
-    """The length of each piece's row, with these tokens."""
+    longest: int | None = None
+    """Lay every turn out as if there were a row of so many tokens, and none longer: what is
+    recorded has one shape."""
+
+    def order(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Single tokens, then chunks."""
+        steps, chunks = steps_first(pieces)
+        return [*steps, *chunks]
+
+    def plan(self, pool: KvPool, pieces: Sequence[Piece], numbers: Numbers) -> PagedPlan:
+        """See :meth:`.backend.Backend.plan`."""
+        counts, stops = [len(p.tokens) for p in pieces], [p.stop for p in pieces]
+        longest = self.longest or max(stops)
+        return PagedPlan(
+            pool,
+            self.kernel,
+            most=max(counts),
+            longest=longest,
+            queries=numbers.put([0, *accumulate(counts)]),
+            keys=numbers.put([0, *accumulate(stops)]),
+            lengths=numbers.put(stops),
+            tables=numbers.put(tables(pieces, pool.block_size, longest)),
+        )
+
+
+@frozen
+class PagedPlan:
+    """A :class:`~.backend.Plan` of one call of the kernel for each layer."""
+
+    pool: KvPool
+    kernel: Kernel
+    most: int
+    """No piece has more tokens."""
     longest: int
     """No row is longer."""
-    table_numbers: list[int]
-    queries: torch.Tensor = field(init=False)
+    queries: slice
+    keys: slice
+    lengths: slice
+    tables: slice
+
+    def arrive(self, there: torch.Tensor) -> PagedTurn:
+        """See :meth:`.backend.Plan.arrive`."""
+        lengths = there[self.lengths].to(torch.int32)
+        return PagedTurn(
+            self.pool,
+            self.kernel,
+            self.most,
+            self.longest,
+            there[self.queries].to(torch.int32),
+            there[self.keys].to(torch.int32),
+            lengths,
+            there[self.tables].to(torch.int32).view(len(lengths), -1),
+        )
+
+
+@frozen
+class PagedTurn:
+    """What the kernel has to know of one turn."""
+
+    pool: KvPool
+    kernel: Kernel
+    most: int
+    longest: int
+    queries: torch.Tensor
     """Where the queries of each piece end, ``[n + 1]``; the first is 0."""
-    keys: torch.Tensor = field(init=False)
+    keys: torch.Tensor
     """The same for keys."""
-    lengths: torch.Tensor = field(init=False)
-    """``[n]``"""
-    tables: torch.Tensor = field(init=False)
+    lengths: torch.Tensor
+    """Of each piece's row, with its tokens, ``[n]``."""
+    tables: torch.Tensor
     """``[n, blocks]``"""
 
-    @classmethod
-    def of(
-        cls, kernel: Kernel, pool: KvPool, pieces: Sequence[Piece], longest: int | None = None
-    ) -> Paged:
-        """For these pieces, in their order; ``longest`` is by default the longest of them."""
-        counts, stops = [len(p.tokens) for p in pieces], [p.stop for p in pieces]
-        longest = longest or max(stops)
-        return cls(kernel, counts, stops, longest, tables_of(pool, pieces, longest))
-
-    @property
-    def numbers(self) -> list[list[int]]:
-        """What has to be copied to the device."""
-        ends = [[0, *accumulate(self.counts)], [0, *accumulate(self.stops)]]
-        return [*ends, self.stops, self.table_numbers]
-
-    def arrive(self, tensors: Iterator[torch.Tensor]) -> None:
-        """Its numbers are on the device."""
-        self.queries, self.keys, self.lengths, tables = (
-            next(tensors).to(torch.int32) for _ in range(4)
-        )
-        self.tables = tables.view(len(self.stops), -1)
-
-    def attend(self, call: LayerCall, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def attend(self, call: LayerCall) -> torch.Tensor:
         """``[T, heads, value_dim]``.
 
         Queries are aligned to the end of their row's keys, and see what is before them. One split
         (``num_splits=1``) keeps the order of summation, and so a stream's numbers, independent of
         its company.
-
-        Args:
-            call: The layer's call.
-            keys: The pool's, ``[blocks, heads, block_size, dim]``.
-            values: Likewise.
         """
+        keys, values = self.pool.keys[call.layer], self.pool.values[call.layer]
         out: torch.Tensor = self.kernel.function(
             call.query.transpose(0, 1).contiguous(),
             keys.transpose(1, 2),
             values.transpose(1, 2),
             self.queries,
             self.keys if self.kernel.told_keys else None,
-            max(self.counts),
+            self.most,
             self.longest,
             scale=call.scaling,
             window_size=(call.window - 1 if call.window else -1, 0),

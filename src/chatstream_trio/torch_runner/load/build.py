@@ -1,81 +1,49 @@
 """Makes a runner: of a name, a path, or a model that is in memory already.
 
-It asks what the model is and whether it can be served, prepares it for this machine, compares it
-with what it was, and divides the memory. It does not know turns.
+A pipeline: read the model, rewrite its layers (:mod:`.rewrite`), choose its attention, compare it
+with what it was (:mod:`.selftest`), lay out the memory, record turns. Each step makes a frozen
+value of the one before. It does not know turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError, first_line
 from chatstream_trio.torch_runner import graphs
-from chatstream_trio.torch_runner.attention import interface
-from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.attention.backend import Backend
+from chatstream_trio.torch_runner.attention.batches import STEP
+from chatstream_trio.torch_runner.attention.gathered import Gathered
+from chatstream_trio.torch_runner.attention.paged import Paged
+from chatstream_trio.torch_runner.attention.rows import Rows
 from chatstream_trio.torch_runner.forward import Eager, ForwardPass
-from chatstream_trio.torch_runner.inputs import Shape
-from chatstream_trio.torch_runner.kv import KvPool, LayerShape, bytes_per_token
-from chatstream_trio.torch_runner.load import (
-    checkpoint,
-    compiled,
-    devices,
-    linears,
-    loading,
-    pace,
-    quantized,
-    selftest,
-)
+from chatstream_trio.torch_runner.kv import KvPool, bytes_per_token
+from chatstream_trio.torch_runner.load import architecture, checkpoint, devices, loading, selftest
 from chatstream_trio.torch_runner.load.capacity import PAGE, Capacity, Wish, cut
-from chatstream_trio.torch_runner.packing import STEP
+from chatstream_trio.torch_runner.load.layers import quantized
+from chatstream_trio.torch_runner.load.options import RunnerOptions
+from chatstream_trio.torch_runner.load.rewrite import Rewritten, rewrite
+from chatstream_trio.torch_runner.load.trial import Trial
 from chatstream_trio.torch_runner.runner import TransformersRunner
+from chatstream_trio.torch_runner.shape import Shape
 
-KV_MEMORY = Budget.parse("50%")
-"""What the KV memory may take by default."""
-_TRIAL = 128
-"""Tokens of a stream in a trial."""
 _SMALLEST = Shape(tokens=16, wanted=2)
 """What fits the trials of two streams."""
 
 
 def load_runner(
-    model: str,
-    *,
-    model_id: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    compiled: Path | None = None,
-    quantize: str | None = None,
-    shape: Shape | None = None,
-    progress: Callable[[float], None] | None = None,
+    source: str, options: RunnerOptions, progress: Callable[[float], None] | None = None
 ) -> TransformersRunner:
     """Load a model and make it ready to serve. Call it in the thread that will run the turns.
 
     Args:
-        model: The path of a folder, or a name on the Hugging Face hub.
-        model_id: The name under which it is served.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto`` (the checkpoint's own), ``float32``, ``bfloat16`` or ``float16``.
-        rows: Streams that can be active at once.
-        max_model_len: Tokens of prompt and answer that one stream may have. By default the model's
-            own context, or as many as there is memory for.
-        threads: Compute threads on a CPU; see :func:`.devices.choose_threads`.
-        kv_memory: What all keys and values may take. With CUDA it is cut into pages, which streams
-            share; elsewhere every row has an equal part of it.
-        compiled: Compile the model, on a CPU, and keep what comes out in this folder.
-        quantize: Keep the weights of linear layers as ``int8`` or ``int4``, on a CPU.
-        shape: Make every forward pass so large, with padding: what a stream says then depends on
-            nobody else, to the last bit. No turn may be larger.
+        source: The path of a folder, or a name on the Hugging Face hub.
+        options: How.
         progress: Hears fractions from 0 to 1, in this thread.
 
     Raises:
@@ -87,265 +55,193 @@ def load_runner(
     """
     hear = progress or (lambda _: None)
     hear(0.0)
-    place = devices.choose_device(device)
-    if compiled is not None and place.type != "cpu":
-        raise SettingsError(f"a model is compiled for a CPU only, not for {place}", param="compile")
-    if quantize is not None:
-        dtype = quantized.choose_dtype(dtype, place)
-    loaded = _load(
-        model, place, dtype, progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
-    )
-    if quantize is not None:
-        quantized.quantize(loaded, quantize)
+    part = progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
+    model = _read(source, options, part)
     hear(0.85)
-    runner = make_runner(
-        loaded,
-        model_id=model_id,
-        rows=rows,
-        max_model_len=max_model_len,
-        threads=threads,
-        kv_memory=kv_memory,
-        compiled=compiled,
-        shape=shape,
-    )
+    runner = make_runner(model, options)
     hear(1.0)
     return runner
 
 
-def _load(
-    model: str, device: torch.device, dtype: str, progress: Callable[[float], None] | None
+def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersRunner:
+    """A runner for a model that is in memory already, which from now on belongs to the runner.
+
+    Args:
+        model: On its device and in its number type, whatever ``options`` say of these.
+        options: As for :func:`load_runner`.
+
+    Raises:
+        ModelNotSupported: As for :func:`load_runner`.
+        SettingsError: Likewise.
+    """
+    device = model.get_input_embeddings().weight.device
+    wish = _wish(model, options, device)
+    if device.type == "cpu":
+        torch.set_num_threads(devices.choose_threads(options.threads))
+    try:
+        rewritten = rewrite(model, options)
+        fitted = _fit(rewritten, wish, options.shape)
+        _self_test(fitted)
+        if isinstance(rewritten.call, Eager):
+            loading.let_go_of_files(model)
+    except (ModelNotLoaded, SettingsError):
+        raise
+    except Exception as error:
+        what = f"{model.config.model_type} cannot be run in packed batches"
+        raise ModelNotSupported(f"{what}: {first_line(error)}") from error
+    pool = _lay_out_memory(fitted)
+    forward, recorded = _record(fitted, pool, options.rows)
+    info = RunnerInfo(
+        model=options.model_id,
+        device=str(device),
+        rows=options.rows,
+        max_model_len=fitted.capacity.max_model_len,
+        vocab_size=rewritten.vocab_size,
+        eos_token_ids=loading.eos_token_ids(model, rewritten.vocab_size),
+        sampling=loading.sampling_defaults(model),
+        computes_aside=device.type != "cpu",
+        notes=(*_notes(fitted, pool, options.rows), *recorded),
+        block_size=pool.block_size,
+        blocks=pool.blocks,
+    )
+    return TransformersRunner(forward, info=info, pool=pool)
+
+
+def _read(
+    source: str, options: RunnerOptions, progress: Callable[[float], None] | None
 ) -> PreTrainedModel:
     """Refuse what cannot be served before its weights are read; then read them."""
-    config = loading.read_config(model)
-    selftest.check_config(config)
-    selftest.check_class(loading.model_class(config), config.model_type)
+    device, dtype = devices.choose_device(options.device), options.dtype
+    if options.compiled is not None and device.type != "cpu":
+        message = f"a model is compiled for a CPU only, not for {device}"
+        raise SettingsError(message, param="compile")
+    if options.quantize is not None:
+        dtype = quantized.choose_dtype(dtype, device)
+    config = loading.read_config(source)
+    architecture.check_config(config)
+    architecture.check_class(loading.model_class(config), config.model_type)
     checkpoint.check_architectures(config)
     checkpoint.check_quantization(config)
     number = devices.choose_dtype(dtype, getattr(config, "dtype", None), device)
     if dtype == "auto" and device.type == "cpu":
         number = loading.affordable_dtype(config, number, devices.free_memory(device))
     return loading.read_model(
-        model, config, dtype=number, device=device, attention="eager", progress=progress
+        source, config, dtype=number, device=device, attention="eager", progress=progress
     )
 
 
-def make_runner(
-    model: PreTrainedModel,
-    *,
-    model_id: str,
-    rows: int = 8,
-    max_model_len: int | None = None,
-    threads: int | None = None,
-    kv_memory: Budget = KV_MEMORY,
-    block_size: int | None = None,
-    compiled: Path | None = None,
-    shape: Shape | None = None,
-) -> TransformersRunner:
-    """A runner for a model that is in memory already, which from now on belongs to the runner.
-
-    The arguments and errors are :func:`load_runner`'s. ``block_size`` asks for pages of so many
-    tokens, whatever the device.
-    """
-    device = model.get_input_embeddings().weight.device
+def _wish(model: PreTrainedModel, options: RunnerOptions, device: torch.device) -> Wish:
+    block_size = options.block_size
     if block_size is None and device.type == "cuda":
         block_size = PAGE
-    context = selftest.context_length(model.config)
-    wish = Wish(rows, kv_memory, max_model_len, context, block_size)
-    if device.type == "cpu":
-        torch.set_num_threads(devices.choose_threads(threads))
-    try:
-        settle = threads is None and shape is None
-        ready = _prepare(model, wish, device, settle=settle, compiled=compiled, shape=shape)
-    except (ModelNotLoaded, SettingsError):
-        raise
-    except Exception as error:
-        what = f"{model.config.model_type} cannot be run in packed batches"
-        raise ModelNotSupported(f"{what}: {first_line(error)}") from error
-    capacity, size = ready.capacity, ready.capacity.block_size
-    if shape is not None:
-        size = -(-size // STEP) * STEP
-    pool = KvPool(
-        ready.layers,
-        blocks=capacity.blocks,
-        block_size=size,
-        paged=capacity.paged,
-        device=device,
-        spare=int(capacity.paged),
-    )
-    recorded = _record(ready, pool, rows)
-    info = RunnerInfo(
-        model=model_id,
-        device=str(device),
-        rows=rows,
-        max_model_len=capacity.max_model_len,
-        vocab_size=ready.vocab_size,
-        eos_token_ids=loading.eos_token_ids(model, ready.vocab_size),
-        sampling=loading.sampling_defaults(model),
-        computes_aside=device.type != "cpu",
-        notes=(*_notes(ready, pool, rows, model.dtype), *recorded),
-        block_size=pool.block_size,
-        blocks=pool.blocks,
-    )
-    return TransformersRunner(ready.forward, info=info, pool=pool)
+    context = architecture.context_length(model.config)
+    return Wish(options.rows, options.kv_memory, options.max_model_len, context, block_size)
 
 
 @frozen
-class _Ready:
-    """A model that was found to be servable, and what it was found to be."""
+class _Fitted:
+    """A model, the forward pass that is to be served, and the sizes of its memory."""
 
-    forward: ForwardPass
-    layers: dict[int, LayerShape]
+    rewritten: Rewritten
     capacity: Capacity
-    vocab_size: int
-    how: list[str]
-    """What was done to make it smaller or faster, for the operator."""
+    forward: ForwardPass
 
 
-def _prepare(
-    model: PreTrainedModel,
-    wish: Wish,
-    device: torch.device,
-    *,
-    settle: bool,
-    compiled: Path | None,
-    shape: Shape | None,
-) -> _Ready:
-    """Give the model our attention and faster weights, and compare it with what it was.
-
-    With ``settle`` the number of compute threads is chosen by what is faster.
-    """
-    vocab_size, name = model.get_input_embeddings().weight.shape[0], model.config.model_type
-    model.set_attn_implementation("eager")
-    reference = selftest.reference_logits(model, vocab_size)
-    model.set_attn_implementation(interface.NAME)
-    eager = Eager(model)
-    forward = ForwardPass(eager, device)
-    layers, width = forward.probe()
-    vocab_size = min(vocab_size, width)
-    paged = wish.block_size is not None
-    how = [kind] if (kind := quantized.describe(model)) else []
-    if compiled is None and linears.pack_linears(model):
-        how.append("packed weights")
-    if settle and device.type == "cpu":
-        trial, ones = _Trial.of(forward, layers), [Piece(row, 9, (row,)) for row in range(2)]
-        devices.settle_threads(lambda: trial(ones))
-    if compiled is not None:
-        forward, *told = _choose(eager, forward, layers, wish.rows, compiled)
-        how += told
-    trial = _Trial.of(forward, layers, pages=4 if paged else None)
+def _fit(rewritten: Rewritten, wish: Wish, shape: Shape | None) -> _Fitted:
+    """See what there is memory for, and choose the attention that fits it."""
+    layers, device = rewritten.layers, rewritten.device
     capacity = cut(wish, token=bytes_per_token(layers), free=devices.free_memory(device))
-    selftest.check_layers(model.config, layers, capacity.max_model_len)
-    selftest.self_test(trial, reference, vocab_size, name, model.dtype)
-    if forward.call is eager:
-        loading.let_go_of_files(model)
-    if capacity.paged:
-        forward.kernel = selftest.find_kernel(layers, capacity.block_size, device)
+    architecture.check_layers(rewritten.model.config, layers, capacity.max_model_len)
     if shape is not None:
-        forward.shape = shape = shape.at_least(_SMALLEST)
-    if forward.kernel is not None or shape is not None:
-        trial = _Trial.of(forward, layers, pages=capacity.block_size if paged else None)
-        selftest.self_test(trial, reference, vocab_size, name, model.dtype)
-    if shape is not None:
-        length = max(8, min(80, capacity.max_model_len))
-        selftest.check_invariance(trial, shape, length, vocab_size, name)
-    return _Ready(forward, layers, capacity, vocab_size, how)
+        shape = shape.at_least(_SMALLEST)
+        capacity = evolve(capacity, block_size=-(-capacity.block_size // STEP) * STEP)
+    attention = _choose_attention(rewritten, capacity, invariant=shape is not None)
+    return _Fitted(rewritten, capacity, ForwardPass(rewritten.call, attention, shape))
 
 
-def _choose(
-    eager: Eager, forward: ForwardPass, layers: dict[int, LayerShape], rows: int, folder: Path
-) -> tuple[ForwardPass, str]:
-    """Compile the model, and take it compiled or with packed weights, whichever is faster here.
+def _choose_attention(rewritten: Rewritten, capacity: Capacity, *, invariant: bool) -> Backend:
+    """Pages are read by torch's kernel, where there is one that does what gathering does."""
+    if not capacity.paged:
+        return Rows(invariant)
+    kernel = selftest.find_kernel(rewritten.layers, capacity.block_size, rewritten.device)
+    return Gathered(invariant) if kernel is None else Paged(kernel)
 
-    It is measured once, when both are in memory anyway, and kept beside what was compiled.
+
+def _self_test(fitted: _Fitted) -> None:
+    """Compare with what the model was: the plainest forward pass, and the one that is served.
+
+    Raises:
+        ModelNotSupported: They differ.
+        SettingsError: A fixed shape does not make it batch-invariant.
+    """
+    rewritten, capacity, forward = fitted.rewritten, fitted.capacity, fitted.forward
+    layers, device = rewritten.layers, rewritten.device
+
+    def compare(forward: ForwardPass, page: int) -> Trial:
+        pages = page if capacity.paged else None
+        trial = Trial.of(forward, layers, device, pages=pages)
+        dtype = rewritten.model.dtype
+        selftest.self_test(trial, rewritten.reference, rewritten.vocab_size, rewritten.name, dtype)
+        return trial
+
+    plain = ForwardPass(rewritten.call, Gathered() if capacity.paged else Rows())
+    compare(plain, 4)
+    if forward != plain:
+        trial = compare(forward, capacity.block_size)
+        if forward.shape is not None:
+            length = max(8, min(80, capacity.max_model_len))
+            selftest.check_invariance(
+                trial, forward.shape, length, rewritten.vocab_size, rewritten.name
+            )
+
+
+def _lay_out_memory(fitted: _Fitted) -> KvPool:
+    """The memory of all streams; where there are pages, with one for nobody's tokens."""
+    capacity = fitted.capacity
+    return KvPool(
+        fitted.rewritten.layers,
+        blocks=capacity.blocks,
+        block_size=capacity.block_size,
+        paged=capacity.paged,
+        device=fitted.rewritten.device,
+        spare=int(capacity.paged),
+    )
+
+
+def _record(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[ForwardPass, tuple[str, ...]]:
+    """Record the turns that only decode, where the device can replay them.
 
     Returns:
         The forward pass, and what the operator is told.
     """
-    model = eager.model
-    try:
-        place = compiled.build(model, eager.logits, folder)
-        race = pace.Race.kept(place)
-        if race is None:
-            quick = ForwardPass(compiled.load(place), forward.device)
-            rivals = [_Trial.of(form, layers, rows=rows) for form in (quick, forward)]
-            with linears.restored(model):
-                linears.pack_linears(model)
-                race = pace.Race(*pace.measure(rivals, rows))
-            race.keep(place)
-            del quick, rivals  # else it would be there twice
-        if race.gain >= 1:
-            return ForwardPass(compiled.load(place), forward.device), race.note
-    except compiled.CannotCompile as error:
-        message = f"{model.config.model_type} cannot be compiled here: {error}"
-        raise SettingsError(message, param="compile") from error
-    linears.pack_linears(model)
-    return forward, race.note
-
-
-@frozen
-class _Trial:
-    """A little memory for some streams, to see what a forward pass gives."""
-
-    forward: ForwardPass
-    pool: KvPool
-    rows: int
-
-    @classmethod
-    def of(
-        cls,
-        forward: ForwardPass,
-        layers: dict[int, LayerShape],
-        *,
-        rows: int = 2,
-        pages: int | None = None,
-    ) -> _Trial:
-        """128 tokens for each; ``pages`` is what a page has room for, if there are any."""
-        size = pages or _TRIAL
-        blocks = rows * -(-_TRIAL // size)
-        paged, device = pages is not None, forward.device
-        pool = KvPool(layers, blocks=blocks, block_size=size, paged=paged, device=device)
-        return cls(forward, pool, rows)
-
-    def __call__(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """The logits behind each piece. The blocks are dealt to the rows in turns."""
-        blocks = range(self.pool.blocks)
-        placed = [evolve(piece, table=tuple(blocks[piece.row :: self.rows])) for piece in pieces]
-        return self.forward.run_pieces(self.pool, placed)
-
-
-def _record(ready: _Ready, pool: KvPool, rows: int) -> tuple[str, ...]:
-    """Record the turns that only decode, where the device can replay them.
-
-    Returns:
-        What the operator is told.
-    """
-    forward, capture = ready.forward, graphs.find_capture(pool.device)
-    if capture is None or forward.kernel is None or forward.shape is not None:
-        return ()
-    longest = ready.capacity.max_model_len
+    forward, capture = fitted.forward, graphs.find_capture(pool.device)
+    attention = forward.attention
+    if capture is None or not isinstance(attention, Paged) or forward.shape is not None:
+        return forward, ()
+    longest = fitted.capacity.max_model_len
     try:
         with torch.inference_mode():
             recorded = graphs.DecodeGraphs(
-                forward.run, pool, forward.kernel, longest=longest, rows=rows, capture=capture
+                forward.run, pool, attention, longest=longest, rows=rows, capture=capture
             )
-            selftest.check_replay(forward, recorded, pool, ready.vocab_size)
+            selftest.check_replay(forward, recorded, pool, fitted.rewritten.vocab_size)
     except Exception as error:  # whatever a model does that cannot be recorded
-        return (f"turns are not recorded: {first_line(error)}",)
-    forward.graphs = recorded
-    return (f"turns of up to {recorded.most} streams are recorded (CUDA graphs)",)
+        return forward, (f"turns are not recorded: {first_line(error)}",)
+    told = f"turns of up to {recorded.most} streams are recorded (CUDA graphs)"
+    return evolve(forward, graphs=recorded), (told,)
 
 
-def _notes(ready: _Ready, pool: KvPool, rows: int, dtype: torch.dtype) -> tuple[str, ...]:
+def _notes(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[str, ...]:
     """What the operator is told."""
-    capacity = ready.capacity
+    capacity, forward = fitted.capacity, fitted.forward
     notes = [capacity.note] if capacity.note else []
     if pool.device.type == "cpu":
         notes.append(f"compute threads: {torch.get_num_threads()}")
-    kind = ", ".join([str(dtype).removeprefix("torch."), *ready.how])
+    dtype = str(fitted.rewritten.model.dtype).removeprefix("torch.")
+    kind = ", ".join([dtype, *fitted.rewritten.how])
     notes.append(f"{kind}; {capacity.describe(rows, pool.nbytes)}")
-    if shape := ready.forward.shape:
+    if shape := forward.shape:
         notes.append(f"batch-invariant: every turn computes {shape.tokens} tokens")
-    if capacity.paged:
-        how = "read by torch" if ready.forward.kernel else "gathered for attention"
-        notes.append(f"pages are {how}")
+    if note := forward.attention.note:
+        notes.append(note)
     return tuple(notes)

@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, first_line
 from chatstream_trio.torch_runner.load import checkpoint
-from chatstream_trio.torch_runner.load.linears import has_bfloat16_instructions
+from chatstream_trio.torch_runner.load.layers.linears import has_bfloat16_instructions
 from chatstream_trio.torch_runner.load.source import folder_of
 
 Progress = Callable[[float], None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import asdict, field, frozen
 
-from chatstream_trio.torch_runner.batches import Piece
+from chatstream_trio.torch_runner.pieces import Piece
 
 SEVERAL = 8
 """Streams in the larger of the two turns, where there are seats for so many."""

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from chatstream_trio.errors import SettingsError
-from chatstream_trio.torch_runner.load.linears import replace_linears
+from chatstream_trio.torch_runner.load.layers.linears import replace_linears
 
 GROUP = 32
 """Weights of one row that share an int4 scale."""
