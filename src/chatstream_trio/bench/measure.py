@@ -16,7 +16,7 @@ from chatstream_trio.bench.connections import Connections
 from chatstream_trio.bench.http import Address
 from chatstream_trio.bench.options import BenchOptions
 from chatstream_trio.bench.report import BenchReport, make_report
-from chatstream_trio.bench.sample import Outcome, Sample
+from chatstream_trio.bench.sample import Sample, SampleEnding
 from chatstream_trio.bench.workload import arrivals, body_of, prompt_maker
 
 MOST_PAUSE = 1.0
@@ -103,7 +103,7 @@ class Measurement:
         while not self._enough(time.monotonic()):
             sample = self._sample(user, time.monotonic())
             await self._ask(sample)
-            if sample.outcome is not Outcome.DONE:
+            if sample.outcome is not SampleEnding.DONE:
                 wanted = MOST_PAUSE if sample.retry_after is None else sample.retry_after
                 await trio.sleep(min(MOST_PAUSE, wanted))
 

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from chatstream_trio.bench.figures import Spread, jain
 from chatstream_trio.bench.options import BenchOptions
-from chatstream_trio.bench.sample import Outcome, Sample
+from chatstream_trio.bench.sample import Sample, SampleEnding
 
 MISSING = "–"
-COUNTED = (Outcome.DONE, Outcome.UNFINISHED)
+COUNTED = (SampleEnding.DONE, SampleEnding.UNFINISHED)
 """Whose tokens count: a broken answer is worth nothing."""
 
 
@@ -58,7 +58,7 @@ class BenchReport:
     @property
     def done(self) -> int:
         """Requests with a whole answer."""
-        return self.outcomes[Outcome.DONE.value]
+        return self.outcomes[SampleEnding.DONE.value]
 
 
 def make_report(
@@ -79,7 +79,7 @@ def make_report(
         options=options,
         model=model,
         seconds=round(seconds, 3),
-        outcomes={outcome.value: counts[outcome] for outcome in Outcome},
+        outcomes={outcome.value: counts[outcome] for outcome in SampleEnding},
         errors=dict(Counter(s.error for s in samples if s.error).most_common()),
         ttft_ms=Spread.of(s.ttft for s in samples if s.ttft is not None),
         gap_ms=Spread.of(gap for s in samples for gap in s.gaps),
@@ -162,7 +162,7 @@ def _totals(report: BenchReport) -> dict[str, str]:
     return totals | {
         f"requests {name}": str(count)
         for name, count in report.outcomes.items()
-        if count or name != Outcome.UNFINISHED.value
+        if count or name != SampleEnding.UNFINISHED.value
     }
 
 

@@ -10,7 +10,7 @@ from attrs import define, field
 REFUSALS = (429, 503)
 
 
-class Outcome(Enum):
+class SampleEnding(Enum):
     """What became of a request."""
 
     DONE = "done"
@@ -45,13 +45,13 @@ class Sample:
     ended: float | None = None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SampleEnding:
         """What became of it."""
         if self.ended is None:
-            return Outcome.UNFINISHED
+            return SampleEnding.UNFINISHED
         if self.error is None:
-            return Outcome.DONE
-        return Outcome.REFUSED if self.status in REFUSALS else Outcome.FAILED
+            return SampleEnding.DONE
+        return SampleEnding.REFUSED if self.status in REFUSALS else SampleEnding.FAILED
 
     @property
     def tokens(self) -> int:
