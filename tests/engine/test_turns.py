@@ -287,10 +287,10 @@ def test_a_small_pool_changes_nothing_but_the_time(
     specs: list[tuple[int, int, int]], rows: int, size: int, spare: int, chunk: int, every: int
 ) -> None:
     """Laws 4 to 7 and no livelock, for any streams and any pool in which the longest just fits."""
-    texts = [tuple((family + i // 9) % 3 for i in range(length)) for family, length, _ in specs]
+    prompts = [tuple((family + i // 9) % 3 for i in range(length)) for family, length, _ in specs]
     wanted = [
-        StreamSpec(number, text, tokens)
-        for number, (text, (_, _, tokens)) in enumerate(zip(texts, specs, strict=True))
+        StreamSpec(number, prompt, most)
+        for number, (prompt, (_, _, most)) in enumerate(zip(prompts, specs, strict=True))
     ]
     longest = max(len(s.prompt) + s.max_tokens for s in wanted)
     blocks = -(-longest // size) + spare
@@ -308,11 +308,11 @@ def test_a_small_pool_changes_nothing_but_the_time(
             assert stream.table is not None
             table = stream.table.blocks
             held = [small._read(table, at) for at in range(stream.read)]
-            assert held == stream.text[: stream.read]
+            assert held == stream.tokens[: stream.read]
 
     loop = run_turns(small, wanted, chunk=chunk, every=every, check=check)
     large = ScriptedRunner(rows=rows, max_model_len=1000)
-    assert loop.texts == run_turns(large, wanted, chunk=chunk, every=every).texts
-    assert {number: len(text) for number, text in loop.texts.items()} == {
+    assert loop.tokens == run_turns(large, wanted, chunk=chunk, every=every).tokens
+    assert {number: len(tokens) for number, tokens in loop.tokens.items()} == {
         s.number: s.max_tokens for s in wanted
     }

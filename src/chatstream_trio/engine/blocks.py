@@ -79,18 +79,18 @@ class Blocks:
         """Blocks that nobody uses."""
         return len(self._free)
 
-    def needed(self, tokens: int) -> int:
+    def needed(self, length: int) -> int:
         """How many blocks so many tokens take."""
-        return -(-tokens // self.size)
+        return -(-length // self.size)
 
-    def take(self, text: Sequence[int], spare: int = 0) -> Table | None:
-        """Blocks for a text that is about to be read.
+    def take(self, tokens: Sequence[int], spare: int = 0) -> Table | None:
+        """Blocks for tokens that are about to be read.
 
         Returns:
             None if that would leave less than ``spare`` free blocks; nothing has changed then.
         """
-        shared, rest, source = self._find(list(text))
-        fresh = self.needed(len(text)) - len(shared)
+        shared, rest, source = self._find(list(tokens))
+        fresh = self.needed(len(tokens)) - len(shared)
         idle = sum(1 for block in shared if not self._blocks[block].users)
         if fresh + spare > len(self._free) - idle:
             return None
@@ -114,8 +114,8 @@ class Blocks:
         table.blocks += tuple(self._clear(self._oldest()) for _ in range(more))
         return True
 
-    def fill(self, table: Table, text: Sequence[int], stop: int) -> None:
-        """The table's blocks hold the first ``stop`` tokens of ``text`` from now on."""
+    def fill(self, table: Table, tokens: Sequence[int], stop: int) -> None:
+        """The table's blocks hold the first ``stop`` of ``tokens`` from now on."""
         while table.filled < stop:
             index = table.filled // self.size
             number = table.blocks[index]
@@ -125,7 +125,7 @@ class Blocks:
                 self._after.setdefault(block.before, {})[number] = None
                 block.listed = True
             end = min(stop, (index + 1) * self.size)
-            block.tokens.extend(text[table.filled : end])
+            block.tokens.extend(tokens[table.filled : end])
             table.filled = end
             if len(block.tokens) == self.size:
                 held = array("q", block.tokens).tobytes()
@@ -144,13 +144,13 @@ class Blocks:
                 if not block.listed:
                     self._free.move_to_end(number, last=False)
 
-    def _find(self, text: list[int]) -> tuple[list[int], int, int | None]:
+    def _find(self, tokens: list[int]) -> tuple[list[int], int, int | None]:
         """Full blocks to share, and how many tokens more are at the beginning of which block."""
         shared: list[int] = []
-        before, limit = _NOTHING, len(text) - 1
+        before, limit = _NOTHING, len(tokens) - 1
         while True:
             at = len(shared) * self.size
-            page = text[at : at + self.size]
+            page = tokens[at : at + self.size]
             best, common = None, 0
             for number in self._after.get(before, ()):
                 alike = _common(self._blocks[number].tokens, page)

@@ -66,14 +66,14 @@ class StreamOutcome:
 class Stream:
     spec: StreamSpec
     row: int
-    text: list[int]
+    tokens: list[int]
     """Its prompt, and what it has said."""
     longest: int
-    """Tokens that the text may come to have."""
+    """Tokens that it may come to have, its prompt included."""
     goal: int = 0
-    """So much of the text is read as a prompt; the rest is fed token by token."""
+    """So many tokens are read as a prompt; the rest is fed one by one."""
     read: int = 0
-    """Tokens of the text that are in the KV memory."""
+    """Tokens that are in the KV memory."""
     table: Table | None = None
     """Its blocks. None: it is paused, or has not begun."""
     told: bool = False
@@ -85,7 +85,7 @@ class Stream:
 
     @property
     def produced(self) -> int:
-        return len(self.text) - len(self.spec.prompt)
+        return len(self.tokens) - len(self.spec.prompt)
 
     @property
     def decodes(self) -> bool:
@@ -93,22 +93,22 @@ class Stream:
 
     def draft(self, room: int) -> tuple[int, ...]:
         """A guess at what it says next, of at most ``room`` tokens."""
-        room = min(room, self.longest - len(self.text) - 1)
+        room = min(room, self.longest - len(self.tokens) - 1)
         if self.drafter is None or room < 1:
             return ()
-        return self.drafter.guess(self.text, room)
+        return self.drafter.guess(self.tokens, room)
 
-    def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
+    def accept(self, new: tuple[int, ...]) -> StreamOutcome:
         """Take new tokens up to the first that ends the stream."""
         kept: list[int] = []
         ending = None
-        for token in tokens:
+        for token in new:
             if token in self.spec.stop_token_ids:
                 ending = Ending.STOP
                 break
             kept.append(token)
-            self.text.append(token)
-            if len(self.text) >= self.longest:
+            self.tokens.append(token)
+            if len(self.tokens) >= self.longest:
                 ending = Ending.LENGTH
                 break
         return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)

@@ -1,6 +1,6 @@
 """Who prefills and who decodes in the next turn. Pure: no thread, no clock, no model.
 
-:class:`Turns` knows streams as rows, texts and counts. It does not know who asked, what the
+:class:`Turns` knows streams as rows, token lists and counts. It does not know who asked, what the
 tokens mean, nor how long a turn takes.
 
 One turn (law 5 and 6 of the design): every stream that decodes gets exactly one step; newcomers
@@ -45,7 +45,7 @@ class Turns:
     """Prompt tokens read in one turn, in total."""
     blocks: Blocks
     max_model_len: int = Factory(lambda self: self.blocks.count * self.blocks.size, takes_self=True)
-    """A stream ends when its text is so long. All blocks together have room for one at least."""
+    """Tokens at which a stream ends, its prompt included. All blocks together have so much room."""
     speculate: int = 0
     """Tokens that are guessed ahead in a decode step, at most."""
     _streams: dict[int, Stream] = field(factory=dict, init=False)
@@ -84,13 +84,13 @@ class Turns:
         row = next((row for row in range(self.rows) if row not in taken), None)
         if row is None:
             raise RuntimeError("no KV row is free for a stream that holds a seat")
-        text = [*spec.prompt, *spec.said]
-        if len(text) > self.max_model_len:
-            fault = f"a prompt of {len(text)} tokens does not fit"
+        tokens = [*spec.prompt, *spec.said]
+        if len(tokens) > self.max_model_len:
+            fault = f"a prompt of {len(tokens)} tokens does not fit"
             return StreamOutcome(spec.number, finished=Ending.FAULT, fault=fault)
         longest = min(len(spec.prompt) + spec.max_tokens, self.max_model_len)
         drafter = Drafter(self.speculate) if self.speculate else None
-        stream = Stream(spec, row, text, longest, drafter=drafter)
+        stream = Stream(spec, row, tokens, longest, drafter=drafter)
         self._streams[spec.number] = stream
         return None
 
@@ -139,15 +139,15 @@ class Turns:
             outcomes.append(self._take(stream, step))
             if stream.drafter is not None and decode.draft and step is not None:
                 right = max(0, len(step.tokens) - 1)
-                stream.drafter.settle(len(decode.draft), right, len(stream.text))
+                stream.drafter.settle(len(decode.draft), right, len(stream.tokens))
         return tuple(outcomes)
 
     def _decode(self, stream: Stream) -> Decode:
         """The stream's step. Nobody is paused for a guess: it has what room there is."""
         assert stream.table is not None
-        room = len(stream.table.blocks) * self.blocks.size - len(stream.text)
+        room = len(stream.table.blocks) * self.blocks.size - len(stream.tokens)
         draft = stream.draft(room)
-        return Decode(stream.row, stream.text[-1], len(stream.text) - 1, draft)
+        return Decode(stream.row, stream.tokens[-1], len(stream.tokens) - 1, draft)
 
     # ---- Room
 
@@ -163,7 +163,7 @@ class Turns:
         while index < len(placed):
             stream = placed[index]
             assert stream.table is not None
-            if self.blocks.grow(stream.table, len(stream.text)):
+            if self.blocks.grow(stream.table, len(stream.tokens)):
                 index += 1
             else:
                 self._pause(placed.pop())
@@ -185,7 +185,7 @@ class Turns:
         growing = sum(self._grows(stream) for stream in placed)
         starts = []
         for stream in list(self._streams.values())[len(placed) :]:
-            stream.table = self.blocks.take(stream.text, spare=growing)
+            stream.table = self.blocks.take(stream.tokens, spare=growing)
             if stream.table is None:
                 break
             starts.append(self._start(stream, stream.table))
@@ -200,10 +200,10 @@ class Turns:
         if not stream.told:
             stream.cached = table.kept
         self._starts += 1
-        stream.told, stream.goal, stream.read = True, len(stream.text), table.kept
+        stream.told, stream.goal, stream.read = True, len(stream.tokens), table.kept
         return Start(
             stream.row,
-            tuple(stream.text),
+            tuple(stream.tokens),
             stream.spec.sampling,
             kept=table.kept,
             source=table.source,
@@ -219,7 +219,7 @@ class Turns:
     def _note(self, stream: Stream, read: int) -> None:
         assert stream.table is not None
         stream.read = read
-        self.blocks.fill(stream.table, stream.text, read)
+        self.blocks.fill(stream.table, stream.tokens, read)
 
     def _take(self, stream: Stream, step: Step | None) -> StreamOutcome:
         if step is None or not (step.tokens or step.fault):
