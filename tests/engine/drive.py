@@ -23,8 +23,8 @@ from chatstream_trio.engine.runner import (
     Step,
     Turn,
 )
+from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.turns import Turns
 
 
 @frozen
@@ -209,28 +209,28 @@ def run_turns(
     chunk: int = 16,
     every: int = 1,
     speculate: int = 0,
-    check: Callable[[Turns, Turn], None] = lambda turns, turn: None,
+    check: Callable[[Scheduler, Turn], None] = lambda scheduler, turn: None,
 ) -> Loop:
     """The real turn loop; a stream arrives every so many turns, as soon as a row is free.
 
     ``check`` is called after each turn has run, before it is settled.
     """
-    turns, loop = Turns.of(runner.info, chunk, speculate), Loop()
+    scheduler, loop = Scheduler.of(runner.info, chunk, speculate), Loop()
     waiting, begun = list(specs), set[int]()
-    while waiting or turns.active:
-        if waiting and turns.active < runner.info.rows and loop.turns % every == 0:
-            turns.start(waiting.pop(0))
+    while waiting or scheduler.active:
+        if waiting and scheduler.active < runner.info.rows and loop.turns % every == 0:
+            scheduler.start(waiting.pop(0))
         loop.turns += 1
-        if (turn := turns.plan()) is None:
+        if (turn := scheduler.plan()) is None:
             continue
         loop.paused += len(begun.intersection(start.row for start in turn.started))
         begun -= set(turn.ended)
         begun |= {start.row for start in turn.started}
         result = runner.launch(turn)()
-        check(turns, turn)
-        for outcome in turns.settle(turn, result):
+        check(scheduler, turn)
+        for outcome in scheduler.settle(turn, result):
             assert outcome.fault is None, outcome
             loop.tokens.setdefault(outcome.number, []).extend(outcome.tokens)
             loop.cached[outcome.number] = outcome.cached_tokens
-    assert turns.blocks.free == runner.info.blocks
+    assert scheduler.blocks.free == runner.info.blocks
     return loop
