@@ -156,7 +156,7 @@ class Admission:
             )
         ticket = Ticket(key, self, on_seat, on_move)
         self._lines.join(ticket, key)
-        self._changed()
+        self._note_change()
         return ticket
 
     def _leave(self, ticket: Ticket) -> None:
@@ -164,14 +164,14 @@ class Admission:
         if state is TicketState.WAITING:
             self._lines.leave(ticket, ticket.key)
         elif state is TicketState.SEATED:
-            self._times.freed(ticket)
+            self._times.note_freed(ticket)
             self._seats.release_on_behalf_of(ticket)
             self._held[ticket.key] -= 1
             if not self._held[ticket.key]:
                 del self._held[ticket.key]
         else:
             return
-        self._changed()
+        self._note_change()
 
     # ---- What the house does
 
@@ -195,17 +195,17 @@ class Admission:
         """
         self._seats.total_tokens = seats
         self._times.resize(seats)
-        self._changed()
+        self._note_change()
 
     def pause(self) -> None:
         """Deal no seats until :meth:`resume`; who waits keeps the place."""
         self._paused = True
-        self._changed()
+        self._note_change()
 
     def resume(self) -> None:
         """Deal again."""
         self._paused = False
-        self._changed()
+        self._note_change()
 
     def _deal(self) -> None:
         while self._seats.available_tokens > 0 and not self._paused:
@@ -214,7 +214,7 @@ class Admission:
                 return
             self._seats.acquire_on_behalf_of_nowait(ticket)
             self._held[ticket.key] += 1
-            self._times.taken(ticket)
+            self._times.note_taken(ticket)
             self._numbered = False
             ticket.state = TicketState.SEATED
             ticket._on_seat()
@@ -223,7 +223,8 @@ class Admission:
         """Seats that the key may have besides those it holds."""
         return (self._seats_per_key or self._max_active) - self._held[key]
 
-    def _changed(self) -> None:
+    def _note_change(self) -> None:
+        """Positions are to be numbered anew, and the dealing task has something to look at."""
         self._numbered = False
         self._wake.set()
 

@@ -35,12 +35,12 @@ class SeatTimes:
         self.seats = seats
         self._made_at = float("-inf")
 
-    def taken(self, holder: Hashable) -> None:
+    def note_taken(self, holder: Hashable) -> None:
         """``holder`` has a seat from now on."""
         self._since[holder] = trio.current_time()
         self._made_at = float("-inf")
 
-    def freed(self, holder: Hashable) -> None:
+    def note_freed(self, holder: Hashable) -> None:
         """``holder`` gave it back."""
         self._holds.append(trio.current_time() - self._since.pop(holder))
         self._made_at = float("-inf")

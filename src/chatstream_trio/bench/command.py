@@ -55,7 +55,7 @@ def run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -
 
 
 async def _measure(measurement: Measurement) -> bool:
-    """Whether it was interrupted."""
+    """Run it; the value says whether it was interrupted."""
     interrupted, trouble = False, None
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:

@@ -125,7 +125,7 @@ class LocalEngine:
         """Tell the runner what it was not told yet, if there is one."""
         if self._state is not EngineState.READY:
             return
-        for command in self._roster.commands():
+        for command in self._roster.take_commands():
             self._driver.put(command)
 
     # ---- Reports out

@@ -76,7 +76,7 @@ class Roster:
     """Who has a stream, who is in the runner, and what the runner is to be told.
 
     Use: tell it what happens (``start``, ``cancel``, ``settle``, ``lose``, ``end``); while there is
-    a runner, carry ``commands()`` to it after each of these.
+    a runner, carry ``take_commands()`` to it after each of these.
     """
 
     _entries: dict[int, Entry] = field(factory=dict, init=False)
@@ -149,8 +149,8 @@ class Roster:
             lost = StreamOutcome(entry.number, finished=Ending.LOST, fault="the engine has ended")
             self._finish(entry, lost)
 
-    def commands(self) -> list[Command]:
-        """What the runner is to be told now, that it was not told yet."""
+    def take_commands(self) -> list[Command]:
+        """What the runner is to be told now; whoever takes it tells it."""
         told, self._cancels = self._cancels, []
         if not self._outside or self._trial is not None:
             return told
