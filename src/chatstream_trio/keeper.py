@@ -43,7 +43,7 @@ class Keeper:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._settled = trio.Event()
-        """Loaded, or failed to."""
+        """Set once the first load is over, well or not."""
         self.failure: Exception | None = None
         """What ended the engine, or kept it from starting."""
 

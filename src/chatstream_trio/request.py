@@ -23,10 +23,10 @@ class Message:
     role: Literal["system", "developer", "user", "assistant"]
     content: str
     name: str | None = None
-    """Of who speaks; models whose template knows names are told."""
+    """The name of who speaks; models whose template knows names are told."""
 
     def to_dict(self) -> dict[str, str]:
-        """What a chat template is given."""
+        """The message as a chat template is given it."""
         named = {} if self.name is None else {"name": self.name}
         return {"role": self.role, "content": self.content, **named}
 
@@ -108,11 +108,11 @@ class Timeouts:
     """
 
     queue: float | None = field(default=None, validator=_check_seconds)
-    """From its arrival to its seat."""
+    """Seconds from the request's arrival to its seat."""
     first_token: float | None = field(default=None, validator=_check_seconds)
-    """From its seat to its first token."""
+    """Seconds from the request's seat to its first token."""
     total: float | None = field(default=None, validator=_check_seconds)
-    """From its arrival to the end of its answer."""
+    """Seconds from the request's arrival to the end of its answer."""
 
     def under(self, ceiling: Timeouts) -> Timeouts:
         """The shorter of the two, phase by phase."""
@@ -136,10 +136,10 @@ class ChatRequest:
 
     messages: Sequence[Message] = field(validator=_check_messages)
     max_tokens: int | None = field(default=None, validator=_at_least(1))
-    """None: as much as the context leaves."""
+    """Tokens of the answer at most; None: as many as the context leaves."""
     sampling: SamplingOptions = SamplingOptions()
     stop: Sequence[str] = field(default=(), validator=_check_stop)
-    """The answer ends before the first of these; they are never part of it."""
+    """Strings before the first of which the answer ends; they are never part of it."""
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()

@@ -88,7 +88,7 @@ class Reader:
     """
 
     receive: Callable[[], Awaitable[bytes | bytearray]]
-    """The next bytes; none at the end."""
+    """Waits for the next bytes of the connection; none at its end."""
     reusable: bool = field(default=False, init=False)
     """The response was read to its end, and another may follow on the connection."""
     _buffer: bytearray = field(factory=bytearray, init=False)

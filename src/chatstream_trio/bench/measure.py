@@ -40,14 +40,14 @@ class Measurement:
     phase: Phase = field(default=Phase.CONNECTING, init=False)
     model: str | None = field(default=None, init=False)
     samples: list[Sample] = field(factory=list, init=False)
-    """Of requests that were sent, in order; the last of them may still run."""
+    """The requests that were sent, in order; the last of them may still run."""
     began: float = field(default=0.0, init=False)
     _over: float | None = field(default=None, init=False)
     _cpu: float = field(default=0.0, init=False)
     _prompt: Callable[[int], str] = field(init=False)
     _connections: Connections = field(init=False)
     _numbers: count[int] = field(factory=count, init=False)
-    """Of all requests, those that warm up too: each has a prompt of its own."""
+    """A number for each request, those that warm up too: each has a prompt of its own."""
 
     def __attrs_post_init__(self) -> None:
         self._prompt = prompt_maker(self.options)

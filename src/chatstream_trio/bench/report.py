@@ -15,7 +15,7 @@ from chatstream_trio.bench.sample import Sample, SampleEnding
 
 MISSING = "–"
 COUNTED = (SampleEnding.DONE, SampleEnding.UNFINISHED)
-"""Whose tokens count: a broken answer is worth nothing."""
+"""The endings whose tokens count: a broken answer is worth nothing."""
 
 
 @frozen
@@ -25,19 +25,19 @@ class BenchReport:
     options: BenchOptions
     model: str | None
     seconds: float
-    """From the first request to the end of the last."""
+    """Seconds from the first request to the end of the last."""
     outcomes: Mapping[str, int]
     """Requests, by what became of them: done, refused, failed, unfinished."""
     errors: Mapping[str, int]
     """Requests that were refused or failed, by status and code."""
     ttft_ms: Spread
-    """From a request's sending to its first piece of text."""
+    """Time from a request's sending to its first piece of text."""
     gap_ms: Spread
-    """Between pieces of text of one answer."""
+    """Time between pieces of text of one answer."""
     request_ms: Spread
-    """From a request's sending to the end of its answer, of those that are done."""
+    """Time from a request's sending to the end of its answer, of those that are done."""
     tokens: int
-    """Of answers that are done, and of the unfinished as far as they came."""
+    """Tokens of answers that are done, and of the unfinished as far as they came."""
     prompt_tokens: int
     chunks: int
     """Pieces of text that these tokens came in."""
@@ -45,7 +45,7 @@ class BenchReport:
     """Answers whose tokens were counted by the server ("usage") and by us ("chunks")."""
     tokens_per_second: float
     tokens_per_second_per_user: float | None
-    """None in an open loop."""
+    """The mean over the users; None in an open loop."""
     fairness: float | None
     """Jain's index over the users' tokens; None with one user, and in an open loop."""
     lag_ms: Spread

@@ -29,12 +29,12 @@ class Sample:
 
     user: int
     scheduled: float
-    """When it should have been sent."""
+    """When the request should have been sent."""
     started: float
-    """When it was; latencies count from here."""
+    """When the request was sent; latencies count from here."""
     status: int | None = None
     retry_after: float | None = None
-    """Seconds."""
+    """Seconds after which the server says that one may ask again."""
     chunks: list[float] = field(factory=list)
     """When each piece of text came."""
     prompt_tokens: int = 0
@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def outcome(self) -> SampleEnding:
-        """What became of it."""
+        """What became of the request."""
         if self.ended is None:
             return SampleEnding.UNFINISHED
         if self.error is None:
@@ -55,7 +55,7 @@ class Sample:
 
     @property
     def tokens(self) -> int:
-        """By the server's count, else by the chunks."""
+        """Tokens of the answer, by the server's count, else by the chunks."""
         return len(self.chunks) if self.usage is None else self.usage
 
     @property

@@ -38,9 +38,11 @@ class Drafter:
     _after: dict[tuple[int, ...], int] = field(factory=dict, init=False)
     """Some tokens that stood together -> the position behind the last place where they did."""
     _seen: int = field(default=0, init=False)
+    """Tokens of the stream that were learnt from: only what is new is looked at."""
     _length: int = field(init=False)
     """Tokens of the next guess: more after a right one, fewer after a wrong one."""
     _share: float = field(default=0.5, init=False)
+    """The share of guessed tokens that were right lately."""
     _resumes: int = field(default=0, init=False)
     """The length of the stream at which guessing goes on."""
 

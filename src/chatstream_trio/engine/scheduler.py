@@ -155,7 +155,7 @@ class Scheduler:
 
     @classmethod
     def of(cls, info: RunnerInfo, prefill_chunk: int, speculate: int = 0) -> Scheduler:
-        """For a runner that describes itself so."""
+        """The scheduler for a runner that describes itself so."""
         blocks = Blocks(info.blocks, info.block_size)
         return cls(info.rows, prefill_chunk, blocks, info.max_model_len, speculate)
 
