@@ -25,8 +25,8 @@ import torch
 from benchmarks.batching import smollm_shape
 
 from chatstream_trio.engine.runner import Runner
+from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.turns import Turns
 from chatstream_trio.torch_runner.load.build import make_runner
 from chatstream_trio.torch_runner.load.options import RunnerOptions
 
@@ -43,20 +43,20 @@ class Loop:
     """The turn loop; starts are numbered over all of its life."""
 
     def __init__(self, runner: Runner) -> None:
-        self.runner, self.turns, self.count = runner, Turns.of(runner.info, CHUNK), 0
+        self.runner, self.scheduler, self.count = runner, Scheduler.of(runner.info, CHUNK), 0
 
     def start(self, tokens: tuple[int, ...], most: int) -> int:
         """A stream begins with the next turn."""
         self.count += 1
-        self.turns.start(StreamSpec(self.count, tokens, most))
+        self.scheduler.start(StreamSpec(self.count, tokens, most))
         return self.count
 
     def turn(self) -> tuple[float, set[int]]:
         """Run one: how many seconds it took, and which streams were given tokens."""
         began = time.perf_counter()
-        turn = self.turns.plan()
+        turn = self.scheduler.plan()
         assert turn is not None
-        outcomes = self.turns.settle(turn, self.runner.launch(turn)())
+        outcomes = self.scheduler.settle(turn, self.runner.launch(turn)())
         spoke = {outcome.number for outcome in outcomes if outcome.tokens}
         return time.perf_counter() - began, spoke
 
@@ -72,7 +72,7 @@ class Loop:
     def finish(self) -> None:
         """End what runs."""
         for number in range(1, self.count + 1):
-            self.turns.cancel(number)
+            self.scheduler.cancel(number)
 
 
 def second_turn(loop: Loop, round: int) -> dict[str, float]:

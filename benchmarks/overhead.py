@@ -30,8 +30,8 @@ from chatstream_trio import demo
 from chatstream_trio.bench.client import chat_request
 from chatstream_trio.bench.http import Address
 from chatstream_trio.engine.runner import Runner, Sampling
+from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.turns import Turns
 from chatstream_trio.settings import Settings
 from chatstream_trio.torch_runner.load.build import load_runner
 from chatstream_trio.torch_runner.load.options import RunnerOptions
@@ -127,7 +127,7 @@ def over_http(address: Address, given: argparse.Namespace) -> tuple[float, list[
 
 
 def bare(
-    runner: Runner, turns: Turns, first: int, lengths: list[int], given: argparse.Namespace
+    runner: Runner, scheduler: Scheduler, first: int, lengths: list[int], given: argparse.Namespace
 ) -> float:
     """Tokens a second of the turn loop alone, with prompts of these ``lengths``.
 
@@ -142,16 +142,16 @@ def bare(
             3 + (31 * count + 7 * at * at) % (vocabulary - 3)
             for at in range(lengths[count - first])
         )
-        turns.start(StreamSpec(count, prompt, given.tokens, Sampling(temperature=0.0)))
+        scheduler.start(StreamSpec(count, prompt, given.tokens, Sampling(temperature=0.0)))
         count += 1
 
     began, said = time.perf_counter(), 0
-    while count < total or turns.active:
-        while count < total and turns.active < given.users:
+    while count < total or scheduler.active:
+        while count < total and scheduler.active < given.users:
             start()
-        turn = turns.plan()
+        turn = scheduler.plan()
         assert turn is not None
-        for outcome in turns.settle(turn, runner.launch(turn)()):
+        for outcome in scheduler.settle(turn, runner.launch(turn)()):
             said += len(outcome.tokens)
     return said / (time.perf_counter() - began)
 
@@ -170,7 +170,7 @@ async def measure(given: argparse.Namespace) -> None:
             compiled=settings.compiled_folder if settings.compile else None,
         ),
     )
-    turns, number = Turns.of(runner.info, 256), 0
+    scheduler, number = Scheduler.of(runner.info, 256), 0
     rates: dict[str, list[float]] = {"turn loop alone": [], "over HTTP": []}
     flags = [f"--max-active={given.users}", f"--threads={given.threads}"]
     flags += ["--model", source] if given.model else []
@@ -179,7 +179,7 @@ async def measure(given: argparse.Namespace) -> None:
     async with running(*flags) as server:
         for round in range(given.rounds + 1):
             whole, lengths = await trio.to_thread.run_sync(over_http, server.address, given)
-            alone = bare(runner, turns, number, lengths, given)
+            alone = bare(runner, scheduler, number, lengths, given)
             number += len(lengths)
             if round:  # the first round warms up
                 rates["turn loop alone"].append(alone)

@@ -79,7 +79,7 @@ def main() -> None:
                 loop = run_turns(runner, specs, speculate=length)
                 if number:
                     seconds[length].append(time.perf_counter() - began)
-                turns[length], texts[length] = loop.turns, loop.texts
+                turns[length], texts[length] = loop.turns, loop.tokens
         said = sum(map(len, texts[lengths[0]].values()))
         base = statistics.median(seconds[lengths[0]])
         for length in lengths:

@@ -27,9 +27,9 @@ from chatstream_trio import (
     Message,
     Model,
     ModelNotLoaded,
-    Outcome,
     Queued,
     QueueFull,
+    RequestEnding,
     SamplingOptions,
     ScriptedRunner,
     Settings,
@@ -363,13 +363,13 @@ async def test_cancel_by_id_says_how_it_ended(
         nursery.start_soon(done.run)
         await trio.sleep(2.5)
         first = chat.cancel("mine")
-        assert first.outcome is Outcome.CANCELLED
+        assert first.outcome is RequestEnding.CANCELLED
         assert first.completion_tokens == 3
         await guest.over.wait()
         assert isinstance(guest.error, StreamCancelled)
         assert guest.text == "a b a "
         assert chat.cancel("mine") == first
-        assert chat.cancel("done").outcome is Outcome.FINISHED
+        assert chat.cancel("done").outcome is RequestEnding.FINISHED
         await trio.sleep(61)
         for id in ("mine", "never"):
             with pytest.raises(StreamNotFound):

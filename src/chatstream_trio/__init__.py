@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "admission.admission": ("AdmissionStatistics",),
-    "generation.ended": ("Ended", "Outcome"),
+    "generation.ended": ("Ended", "RequestEnding"),
     "engine.face": ("EngineStatistics",),
     "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
@@ -118,7 +118,7 @@ if TYPE_CHECKING:
     from chatstream_trio.events import Text as Text
     from chatstream_trio.events import Usage as Usage
     from chatstream_trio.generation.ended import Ended as Ended
-    from chatstream_trio.generation.ended import Outcome as Outcome
+    from chatstream_trio.generation.ended import RequestEnding as RequestEnding
     from chatstream_trio.generation.generation import Generation as Generation
     from chatstream_trio.generation.state import GenerationState as GenerationState
     from chatstream_trio.generation.state import GenerationStatus as GenerationStatus
@@ -169,10 +169,10 @@ __all__ = [
     "ModelNotSupported",
     "NotAuthenticated",
     "OriginNotAllowed",
-    "Outcome",
     "QueueFull",
     "QueueTimeout",
     "Queued",
+    "RequestEnding",
     "RunnerInfo",
     "RunnerLost",
     "Sampling",

@@ -36,17 +36,17 @@ class Message:
 
     role: Role
     content: tuple[Part, ...] = field(converter=_to_parts)
-    """Its parts, in order. A string is one part."""
+    """The parts of the message, in order. A string is one part."""
     name: str | None = None
-    """Of who speaks; models whose template knows names are told."""
+    """The name of who speaks; models whose template knows names are told."""
 
     @property
     def text(self) -> str:
-        """Its text parts as one string."""
+        """The text parts as one string."""
         return "".join([part.text for part in self.content])
 
     def to_dict(self) -> dict[str, str]:
-        """What a chat template is given."""
+        """The message as a chat template is given it."""
         named = {} if self.name is None else {"name": self.name}
         return {"role": self.role, "content": self.text, **named}
 

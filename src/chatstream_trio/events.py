@@ -24,7 +24,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    """Of the prompt's tokens, those that were still in the KV cache and not read again."""
+    """Tokens of the prompt that were still in the KV cache and not read again."""
 
 
 @frozen
@@ -32,7 +32,7 @@ class Queued:
     """The request waits. Sent at once and at each change; only the newest matters."""
 
     position: int
-    """1 is next."""
+    """The place in the order of dealing; 1 is next."""
     eta_seconds: float | None
     """Estimated seconds until its seat; None before any seat was seen to get free."""
 

@@ -43,7 +43,7 @@ class Keeper:
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._settled = trio.Event()
-        """Loaded, or failed to."""
+        """Set once the first load is over, well or not."""
         self.failure: Exception | None = None
         """What ended the engine, or kept it from starting."""
 
@@ -58,9 +58,9 @@ class Keeper:
             while True:
                 turns = self._engine.statistics().turns
                 try:
-                    await self._engine.run(on_loaded=self._is_ready)
+                    await self._engine.run(on_loaded=self._note_ready)
                 except RunnerFailed as failed:
-                    self._is_lost(failed.lost)
+                    self._note_lost(failed.lost)
                 if self._engine.statistics().turns > turns:
                     backoff = FIRST_BACKOFF
                 await trio.sleep(backoff)
@@ -80,13 +80,13 @@ class Keeper:
         if self.failure is not None:
             raise self.failure
 
-    def _is_ready(self) -> None:
+    def _note_ready(self) -> None:
         self.failure = None
         self._settled.set()
         self._on_ready()
 
-    def _is_lost(self, lost: Lost) -> None:
-        """Note why.
+    def _note_lost(self, lost: Lost) -> None:
+        """Note that the runner is gone, and why.
 
         Raises:
             ChatStreamError: It never was there: the model cannot be loaded.

@@ -81,9 +81,9 @@ class Model:
     id: str
     """The id under which it is served."""
     load_codec: Callable[[], Codec]
-    """Blocks; run it in a thread."""
+    """Loads the codec. It blocks; run it in a thread."""
     load_runner: Callable[[Progress], Runner]
-    """Blocks; run it in the thread that will run the turns."""
+    """Loads the runner. It blocks; run it in the thread that will run the turns."""
 
 
 def find_model(settings: Settings) -> Model:

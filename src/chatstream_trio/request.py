@@ -93,11 +93,11 @@ class Timeouts:
     """
 
     queue: float | None = field(default=None, validator=_check_seconds)
-    """From its arrival to its seat."""
+    """Seconds from the request's arrival to its seat."""
     first_token: float | None = field(default=None, validator=_check_seconds)
-    """From its seat to its first token."""
+    """Seconds from the request's seat to its first token."""
     total: float | None = field(default=None, validator=_check_seconds)
-    """From its arrival to the end of its answer."""
+    """Seconds from the request's arrival to the end of its answer."""
 
     def under(self, ceiling: Timeouts) -> Timeouts:
         """The shorter of the two, phase by phase."""
@@ -121,10 +121,10 @@ class ChatRequest:
 
     messages: Sequence[Message] = field(validator=_check_messages)
     max_tokens: int | None = field(default=None, validator=_at_least(1))
-    """None: as much as the context leaves."""
+    """Tokens of the answer at most; None: as many as the context leaves."""
     sampling: SamplingOptions = SamplingOptions()
     stop: Sequence[str] = field(default=(), validator=_check_stop)
-    """The answer ends before the first of these; they are never part of it."""
+    """Strings before the first of which the answer ends; they are never part of it."""
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()

@@ -84,7 +84,7 @@ def _read_certificate(settings: Settings) -> Certificate | None:
 
 
 def _what_is_wrong(error: OSError | ValueError) -> str:
-    """With a certificate, in a few words."""
+    """What is wrong with a certificate, in a few words."""
     if isinstance(error, OSError):
         return f"cannot read {error.filename}: {error.strerror}"
     return str(error)

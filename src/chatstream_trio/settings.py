@@ -54,7 +54,7 @@ class ApiKey:
     """A configured key: what a client presents, and what it may do with it."""
 
     secret: str = field(repr=False)
-    """In ASCII; what stands behind ``Bearer``."""
+    """The key itself, in ASCII: what stands behind ``Bearer``."""
     weight: float = 1.0
     """Share of the seats, relative to the other keys that wait."""
     admin: bool = False

@@ -23,8 +23,8 @@ from chatstream_trio.engine.runner import (
     Step,
     Turn,
 )
+from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.engine.turns import Turns
 
 
 @frozen
@@ -58,7 +58,7 @@ class _Live:
 
 @define
 class Drive:
-    """Runs streams to their end; ``texts`` has their tokens in the order of ``streams``."""
+    """Runs streams to their end; :meth:`run` gives their tokens in the order of ``streams``."""
 
     runner: Runner
     streams: Sequence[Stream]
@@ -71,7 +71,7 @@ class Drive:
     def run(self) -> list[list[int]]:
         """Turn after turn, until every stream has its tokens or a fault."""
         live: dict[int, _Live] = {}
-        texts: dict[int, list[int]] = {}
+        whole: dict[int, list[int]] = {}
         waiting = sorted(range(len(self.streams)), key=lambda i: self.streams[i].begin)
         ended: list[int] = []
         number = 0
@@ -80,9 +80,9 @@ class Drive:
             turn, final = _plan(live, newcomers, tuple(ended))
             steps = self._step(turn)
             _check_answers(turn, steps, final)
-            ended = self._take(steps, live, texts)
+            ended = self._take(steps, live, whole)
             number += 1
-        return [texts[index] for index in range(len(self.streams))]
+        return [whole[index] for index in range(len(self.streams))]
 
     def _admit(self, waiting: list[int], live: dict[int, _Live], number: int) -> list[_Live]:
         newcomers = []
@@ -108,7 +108,7 @@ class Drive:
         return steps
 
     def _take(
-        self, steps: Sequence[Step], live: dict[int, _Live], texts: dict[int, list[int]]
+        self, steps: Sequence[Step], live: dict[int, _Live], whole: dict[int, list[int]]
     ) -> list[int]:
         by_row = _by_row(steps)
         ended = []
@@ -117,7 +117,7 @@ class Drive:
                 state.said.extend(step.tokens)
                 state.fault = step.fault
             if state.done:
-                texts[index] = state.said
+                whole[index] = state.said
                 ended.append(state.row)
                 if state.fault is not None:
                     self.faults[index] = state.fault
@@ -193,9 +193,10 @@ class Paged:
 class Loop:
     """What :func:`run_turns` saw."""
 
-    texts: dict[int, list[int]] = field(factory=dict)
-    """By the stream's number."""
+    tokens: dict[int, list[int]] = field(factory=dict)
+    """What each stream has said, by its number."""
     cached: dict[int, int] = field(factory=dict)
+    """Tokens of its prompt that it found in the KV memory, by its number."""
     paused: int = 0
     """Times that a stream had to wait after it had begun."""
     turns: int = 0
@@ -208,28 +209,28 @@ def run_turns(
     chunk: int = 16,
     every: int = 1,
     speculate: int = 0,
-    check: Callable[[Turns, Turn], None] = lambda turns, turn: None,
+    check: Callable[[Scheduler, Turn], None] = lambda scheduler, turn: None,
 ) -> Loop:
     """The real turn loop; a stream arrives every so many turns, as soon as a row is free.
 
     ``check`` is called after each turn has run, before it is settled.
     """
-    turns, loop = Turns.of(runner.info, chunk, speculate), Loop()
+    scheduler, loop = Scheduler.of(runner.info, chunk, speculate), Loop()
     waiting, begun = list(specs), set[int]()
-    while waiting or turns.active:
-        if waiting and turns.active < runner.info.rows and loop.turns % every == 0:
-            turns.start(waiting.pop(0))
+    while waiting or scheduler.active:
+        if waiting and scheduler.active < runner.info.rows and loop.turns % every == 0:
+            scheduler.start(waiting.pop(0))
         loop.turns += 1
-        if (turn := turns.plan()) is None:
+        if (turn := scheduler.plan()) is None:
             continue
         loop.paused += len(begun.intersection(start.row for start in turn.started))
         begun -= set(turn.ended)
         begun |= {start.row for start in turn.started}
         result = runner.launch(turn)()
-        check(turns, turn)
-        for outcome in turns.settle(turn, result):
+        check(scheduler, turn)
+        for outcome in scheduler.settle(turn, result):
             assert outcome.fault is None, outcome
-            loop.texts.setdefault(outcome.number, []).extend(outcome.tokens)
+            loop.tokens.setdefault(outcome.number, []).extend(outcome.tokens)
             loop.cached[outcome.number] = outcome.cached_tokens
-    assert turns.blocks.free == runner.info.blocks
+    assert scheduler.blocks.free == runner.info.blocks
     return loop

@@ -151,11 +151,11 @@ def test_pauses_and_shared_pages_change_nothing() -> None:
     alone: dict[int, list[int]] = {}
     for spec in specs:
         whole = in_half(name, block_size=64)
-        alone |= run_turns(whole, [spec]).texts
+        alone |= run_turns(whole, [spec]).tokens
     token = whole._pool.nbytes // (whole.info.blocks * whole.info.block_size)
     few = in_half(name, block_size=64, kv_memory=Budget.parse(str(tokens * token)))
     loop = run_turns(few, specs, chunk=11)
-    assert loop.texts == alone
+    assert loop.tokens == alone
     assert loop.paused
     assert any(loop.cached.values())
 

@@ -22,9 +22,9 @@ def take(blocks: Blocks, prompt: list[int]) -> Table:
 def talk(blocks: Blocks, prompt: list[int], said: int = 0) -> Table:
     """A stream from its start to its end."""
     table = take(blocks, prompt)
-    text = prompt + [1000 + i for i in range(said)]
-    assert blocks.grow(table, len(text))
-    blocks.fill(table, text, len(text))
+    tokens = prompt + [1000 + i for i in range(said)]
+    assert blocks.grow(table, len(tokens))
+    blocks.fill(table, tokens, len(tokens))
     blocks.release(table)
     return table
 
@@ -121,10 +121,10 @@ def test_full_pages_are_shared_by_who_comes_later() -> None:
 def test_what_is_common_beyond_full_pages_is_copied() -> None:
     """The page in which two texts part is each one's own."""
     blocks = Blocks(8, 64)
-    text = [*range(64), *range(200, 230)]
-    first = take(blocks, text)
-    blocks.fill(first, text, 94)
-    second = take(blocks, [*text[:90], 5, 5])
+    tokens = [*range(64), *range(200, 230)]
+    first = take(blocks, tokens)
+    blocks.fill(first, tokens, 94)
+    second = take(blocks, [*tokens[:90], 5, 5])
     assert (second.blocks[0], second.shared, second.kept) == (first.blocks[0], 1, 90)
     assert second.source == first.blocks[1] != second.blocks[1]
 
@@ -178,13 +178,13 @@ def test_a_stream_that_faulted_takes_nobody_elses_pages_with_it() -> None:
     """Shared pages stay; its own can be found no more, not even while somebody uses them."""
     blocks = Blocks(8, 16)
     talk(blocks, SYSTEM)
-    text = [*SYSTEM[:32], *range(20)]
-    bad = take(blocks, text)
-    blocks.fill(bad, text, 52)
-    good = take(blocks, [*text, 1])
+    tokens = [*SYSTEM[:32], *range(20)]
+    bad = take(blocks, tokens)
+    blocks.fill(bad, tokens, 52)
+    good = take(blocks, [*tokens, 1])
     assert good.blocks[:3] == bad.blocks[:3]
     blocks.release(bad, sound=False)
-    assert take(blocks, [*text, 2]).kept == 32
+    assert take(blocks, [*tokens, 2]).kept == 32
     blocks.release(good)
 
 
@@ -231,14 +231,14 @@ def test_any_history_keeps_blocks_apart(
         _copy(table, memory, size)
         for at in range(table.kept):
             assert memory[table.blocks[at // size], at % size] == prompt[at]
-        text = prompt + [family] * more
-        end = len(text) if blocks.grow(table, len(text)) else length
+        tokens = prompt + [family] * more
+        end = len(tokens) if blocks.grow(table, len(tokens)) else length
         for at in range(table.kept, end):
             block = table.blocks[at // size]
             assert not any(block in other.blocks for other, _ in alive)
-            memory[block, at % size] = text[at]
-        blocks.fill(table, text, end)
-        alive.append((table, text[:end]))
+            memory[block, at % size] = tokens[at]
+        blocks.fill(table, tokens, end)
+        alive.append((table, tokens[:end]))
         _in_order(blocks, alive)
         for other, held in alive:
             for at, token in enumerate(held):

@@ -1,4 +1,4 @@
-"""Guesses: taken from the stream's own text, longer where they are right, given up where not."""
+"""Guesses: taken from the stream's own tokens, longer where they are right, given up where not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chatstream_trio.engine.drafts import Drafter
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
 from chatstream_trio.engine.streams import StreamSpec
 
-tokens = st.lists(st.integers(1, 4), min_size=1, max_size=40)
+TOKENS = st.lists(st.integers(1, 4), min_size=1, max_size=40)
 
 
 def test_what_followed_before_is_the_guess() -> None:
@@ -30,29 +30,29 @@ def test_no_repetition_no_guess() -> None:
 
 def test_right_guesses_get_longer_and_wrong_ones_shorter() -> None:
     """The length follows what the last guess was worth."""
-    drafter, text = Drafter(most=10), [1, 2, *range(3, 30), 1, 2]
-    assert len(drafter.guess(text, 99)) == 4
-    drafter.settle(4, 4, len(text))
-    assert len(drafter.guess(text, 99)) == 8
-    drafter.settle(8, 8, len(text))
-    assert len(drafter.guess(text, 99)) == 10
-    drafter.settle(10, 1, len(text))
-    assert len(drafter.guess(text, 99)) == 2
+    drafter, tokens = Drafter(most=10), [1, 2, *range(3, 30), 1, 2]
+    assert len(drafter.guess(tokens, 99)) == 4
+    drafter.settle(4, 4, len(tokens))
+    assert len(drafter.guess(tokens, 99)) == 8
+    drafter.settle(8, 8, len(tokens))
+    assert len(drafter.guess(tokens, 99)) == 10
+    drafter.settle(10, 1, len(tokens))
+    assert len(drafter.guess(tokens, 99)) == 2
 
 
 def test_a_stream_on_which_it_does_not_pay_is_left_alone() -> None:
     """After some wrong guesses there are none for a while; later there is another chance."""
-    drafter, text, wrong = Drafter(most=8), [1, 2, 3] * 10, 0
-    while drafter.guess(text, 9) and wrong < 20:
-        drafter.settle(4, 0, len(text))
+    drafter, tokens, wrong = Drafter(most=8), [1, 2, 3] * 10, 0
+    while drafter.guess(tokens, 9) and wrong < 20:
+        drafter.settle(4, 0, len(tokens))
         wrong += 1
     assert 1 < wrong < 8
-    text = [1, 2, 3] * 15
-    assert drafter.guess(text, 9) == ()
+    tokens = [1, 2, 3] * 15
+    assert drafter.guess(tokens, 9) == ()
     assert drafter.guess([1, 2, 3] * 40, 9)
 
 
-@given(prompts=st.lists(tokens, min_size=1, max_size=5), most=st.integers(1, 9))
+@given(prompts=st.lists(TOKENS, min_size=1, max_size=5), most=st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
 def test_speculation_changes_no_text(prompts: list[list[int]], most: int) -> None:
     """Law 7: with guesses each stream says what it says without, in no more turns.
@@ -64,7 +64,7 @@ def test_speculation_changes_no_text(prompts: list[list[int]], most: int) -> Non
     def run(speculate: int, **memory: int) -> tuple[dict[int, list[int]], int]:
         runner = ScriptedRunner(rows=3, max_model_len=128, **memory)
         loop = run_turns(runner, specs, speculate=speculate)
-        return loop.texts, loop.turns
+        return loop.tokens, loop.turns
 
     plain, turns = run(0)
     assert run(most, block_size=8, blocks=16)[0] == plain
@@ -86,4 +86,4 @@ def test_a_stop_token_in_a_guess_ends_the_stream_there() -> None:
     runner = ScriptedRunner(rows=1, max_model_len=500)
     spec = StreamSpec(0, (0, 1, 2, 3, 4, 1, 2, 3, 9), 100, stop_token_ids=frozenset({9}))
     loop = run_turns(runner, [spec], speculate=8)
-    assert loop.texts[0] == [1, 2, 3, 4, 1, 2, 3]
+    assert loop.tokens[0] == [1, 2, 3, 4, 1, 2, 3]

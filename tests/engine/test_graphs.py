@@ -123,7 +123,7 @@ def test_greedy_text_is_that_of_generate(name: str, replayed: list[int]) -> None
     assert "turns of up to 7 streams are recorded" in " ".join(runner.info.notes)
     replayed.clear()
     loop = run_turns(runner, specs, chunk=11, every=3)
-    assert loop.texts == expected
+    assert loop.tokens == expected
     assert loop.paused
     assert any(loop.cached.values())
     assert {1, 2, 3, 4, 5} <= {*replayed}
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_recorded_is_served_all_the_same(
     monkeypatch.setattr(graphs, "find_capture", lambda _: refuse)
     runner = runner_for("llama")
     assert "turns are not recorded: operation not permitted" in " ".join(runner.info.notes)
-    assert run_turns(runner, [StreamSpec(1, (5, 6), 9)]).texts[1] == generate(
+    assert run_turns(runner, [StreamSpec(1, (5, 6), 9)]).tokens[1] == generate(
         tiny("llama"), (5, 6), 9
     )
 

@@ -103,7 +103,7 @@ def test_greedy_text_over_pages_is_that_of_generate(
     specs = [StreamSpec(k, prompt, 12) for k, prompt in enumerate(prompts)]
     expected = {s.number: generate(model, s.prompt, 12) for s in specs}
     runner = make_runner(model, model_id=name, rows=3, threads=1, block_size=8)
-    assert run_turns(runner, specs, chunk=7).texts == expected
+    assert run_turns(runner, specs, chunk=7).tokens == expected
 
 
 def test_this_torch_has_the_arguments_or_no_kernel() -> None:

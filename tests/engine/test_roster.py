@@ -24,7 +24,7 @@ class Runner:
 
     def hear(self) -> set[int]:
         """Carry out the commands; the numbers of the streams inside."""
-        while commands := self.roster.commands():
+        while commands := self.roster.take_commands():
             for command in commands:
                 match command:
                     case StartStream(spec):

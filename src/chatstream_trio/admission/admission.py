@@ -54,12 +54,20 @@ class Ticket:
     """One request's place: in the line first, on a seat later, gone in the end."""
 
     key: str
+    """Whose request it is."""
     _admission: Admission
     _on_seat: Callable[[], None]
+    """Called once, when the state becomes SEATED."""
     _on_move: Callable[[], None]
+    """Called when the position is not the one that was told."""
     state: TicketState = field(default=TicketState.WAITING, init=False)
+    """Changed by the admission alone: with WAITING it is among the living of its line, with SEATED
+    it has borrowed a token, with GONE it has neither."""
     _position: int = field(default=0, init=False)
+    """The place as it was last numbered; 0 where a seat is about to be dealt to it. Means nothing
+    unless it waits and the admission's numbers hold."""
     _told: int = field(default=0, init=False)
+    """The position at the last call of ``_on_move``; 0 before the first."""
 
     @property
     def waits(self) -> bool:
@@ -113,25 +121,36 @@ class Admission:
     ) -> None:
         self._on_change = on_change
         self._seats = trio.CapacityLimiter(max_active)
+        """Borrowed by the tickets with SEATED; after :meth:`resize`, maybe more than there are."""
         self._max_waiting = max_waiting
         self._seats_per_key = max_active_per_key
         if max_waiting_per_key is None:
             max_waiting_per_key = math.ceil(max_waiting * 7 / 8)
         self._places_per_key = max_waiting_per_key
         self._lines: Lines[Ticket] = Lines(weights or {})
-        self._held: Counter[str] = Counter()  # seats by key
+        """Their living are the tickets with WAITING."""
+        self._held: Counter[str] = Counter()
+        """Key -> its seats in use, all of them together the borrowed tokens. No key has 0."""
         self._times = SeatTimes(max_active)
         self._order: list[Ticket] = []
+        """Who waits, in the order of dealing, as last numbered."""
         self._numbered = True
+        """Whether the order and the positions hold: nothing has changed since."""
         self._paused = False
         self._wake = trio.Event()
+        """Set when something has changed that the dealing task has not looked at."""
 
     # ---- What a request does
 
     def enter(
         self, key: str = "", *, on_seat: Callable[[], None], on_move: Callable[[], None]
     ) -> Ticket:
-        """Take a ticket, synchronously.
+        """Take a ticket, synchronously. One of three things happens, and at once:
+
+        1. The house is full, seats and places together: nobody is let in.
+        2. The house has room, but the key has filled its share of the waiting room. Those of its
+           waiters to whom a free seat is about to be dealt do not count.
+        3. The ticket joins the line of its key, also where a seat is free: only :meth:`deal` seats.
 
         Args:
             key: Whose request it is.
@@ -140,8 +159,8 @@ class Admission:
                 Neither may block or raise.
 
         Raises:
-            QueueFull: Seats in use and live waiters together are as many as the house holds.
-            TooManyForKey: The house has room, but this key has filled its share of it.
+            QueueFull: Case 1.
+            TooManyForKey: Case 2.
         """
         if self._seats.borrowed_tokens + len(self._lines) >= self._max_active + self._max_waiting:
             raise QueueFull(
@@ -156,22 +175,25 @@ class Admission:
             )
         ticket = Ticket(key, self, on_seat, on_move)
         self._lines.join(ticket, key)
-        self._changed()
+        self._note_change()
         return ticket
 
     def _leave(self, ticket: Ticket) -> None:
+        # 1. From WAITING it stops counting at once; the channel has it until it is swept.
+        # 2. From SEATED its token goes back.
+        # 3. From GONE nothing happens.
         state, ticket.state = ticket.state, TicketState.GONE
         if state is TicketState.WAITING:
             self._lines.leave(ticket, ticket.key)
         elif state is TicketState.SEATED:
-            self._times.freed(ticket)
+            self._times.note_freed(ticket)
             self._seats.release_on_behalf_of(ticket)
             self._held[ticket.key] -= 1
             if not self._held[ticket.key]:
                 del self._held[ticket.key]
         else:
             return
-        self._changed()
+        self._note_change()
 
     # ---- What the house does
 
@@ -195,26 +217,27 @@ class Admission:
         """
         self._seats.total_tokens = seats
         self._times.resize(seats)
-        self._changed()
+        self._note_change()
 
     def pause(self) -> None:
         """Deal no seats until :meth:`resume`; who waits keeps the place."""
         self._paused = True
-        self._changed()
+        self._note_change()
 
     def resume(self) -> None:
         """Deal again."""
         self._paused = False
-        self._changed()
+        self._note_change()
 
     def _deal(self) -> None:
+        """Seat who is next, until no seat is free or nobody who waits may have one."""
         while self._seats.available_tokens > 0 and not self._paused:
             ticket = self._lines.take(lambda key: self._room(key) > 0)
             if ticket is None:
                 return
             self._seats.acquire_on_behalf_of_nowait(ticket)
             self._held[ticket.key] += 1
-            self._times.taken(ticket)
+            self._times.note_taken(ticket)
             self._numbered = False
             ticket.state = TicketState.SEATED
             ticket._on_seat()
@@ -223,7 +246,7 @@ class Admission:
         """Seats that the key may have besides those it holds."""
         return (self._seats_per_key or self._max_active) - self._held[key]
 
-    def _changed(self) -> None:
+    def _note_change(self) -> None:
         self._numbered = False
         self._wake.set()
 

@@ -43,22 +43,28 @@ class Line(Generic[T]):
 
     key: str
     weight: float
+    """Its share of what is served, relative to the other lines with somebody in them."""
     tag: float
+    """The virtual time at which its next ticket is due. It only grows."""
     sequence: int
-    """Among equal tags the older goes first."""
+    """When the tag was set: among equal tags the lower goes first. No two lines have the same."""
     living: dict[T, None] = field(factory=dict, init=False)
-    """In order of arrival. The channel also holds those that are gone until they are swept."""
+    """The tickets that still wait, in order of arrival."""
     _send: trio.MemorySendChannel[T] = field(init=False)
     _receive: trio.MemoryReceiveChannel[T] = field(init=False)
+    """Holds the living in the same order, and between them those that are gone and not swept yet:
+    at most as many as are living."""
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[T](math.inf)
 
     @property
     def rank(self) -> tuple[float, int]:
+        """What the lines are compared by; the lowest is served next."""
         return self.tag, self.sequence
 
     def join(self, ticket: T) -> None:
+        """Stand at the end."""
         self.living[ticket] = None
         self._send.send_nowait(ticket)
 
@@ -71,12 +77,13 @@ class Line(Generic[T]):
         return ticket
 
     def leave(self, ticket: T) -> None:
+        """Leave; the ticket no longer ``waits``."""
         del self.living[ticket]
         self._sweep()
 
     @property
     def length(self) -> int:
-        """With those who are gone and not swept yet."""
+        """Tickets in the channel, with those that are gone and not swept yet."""
         return self._receive.statistics().current_buffer_used
 
     def _sweep(self) -> None:
@@ -94,10 +101,15 @@ class Lines(Generic[T]):
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
+        """By key; 1 for a key that is not named."""
         self._lines: dict[str, Line[T]] = {}
+        """By key: the lines with somebody in them, and those whose tag is ahead of now. None while
+        nobody waits."""
         self._now = 0.0
-        """Virtual time: rounds served so far."""
+        """Virtual time: rounds served since somebody began to wait. It only grows until nobody
+        does."""
         self._sequence = count()
+        """Numbers for the tags, in the order in which they are set."""
 
     def __len__(self) -> int:
         return sum(len(line.living) for line in self._lines.values())
@@ -112,14 +124,20 @@ class Lines(Generic[T]):
         return sum(line.length for line in self._lines.values())
 
     def join(self, ticket: T, key: str) -> None:
-        """Stand at the end of the key's line."""
+        """Stand at the end of the key's line.
+
+        1. A key that is not known, or was forgotten, gets a line that is due now.
+        2. A line with nobody in it is due now, too, unless it is ahead of its share: then it is due
+           when it was. There is no credit for time away.
+        3. A line with somebody in it stays due when it was.
+        """
         line = self._lines.get(key)
         if line is None:
             weight = self._weights.get(key, 1.0)
             line = Line(key, weight, self._due_now(), next(self._sequence))
             self._lines[key] = line
         elif not line.living:
-            line.tag = max(line.tag, self._due_now())  # no credit for time away
+            line.tag = max(line.tag, self._due_now())
             line.sequence = next(self._sequence)
         line.join(ticket)
 

@@ -25,22 +25,27 @@ class SeatTimes:
     """Notes when seats are taken and freed; estimates when seats will be free."""
 
     seats: int
+    """Seats there are; more may be held, after :meth:`resize`."""
     _since: dict[Hashable, float] = field(factory=dict, init=False)
+    """Who has a seat -> when it was taken."""
     _holds: deque[float] = field(factory=lambda: deque(maxlen=REMEMBERED), init=False)
+    """Seconds for which seats were held, of those given back last."""
     _etas: list[float] = field(factory=list, init=False)
+    """Seconds until the first, second, ... seat gets free, counted from when they were made."""
     _made_at: float = field(default=float("-inf"), init=False)
+    """When the estimates were made. Long ago: they no longer hold."""
 
     def resize(self, seats: int) -> None:
         """There are so many seats from now on."""
         self.seats = seats
         self._made_at = float("-inf")
 
-    def taken(self, holder: Hashable) -> None:
+    def note_taken(self, holder: Hashable) -> None:
         """``holder`` has a seat from now on."""
         self._since[holder] = trio.current_time()
         self._made_at = float("-inf")
 
-    def freed(self, holder: Hashable) -> None:
+    def note_freed(self, holder: Hashable) -> None:
         """``holder`` gave it back."""
         self._holds.append(trio.current_time() - self._since.pop(holder))
         self._made_at = float("-inf")

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from chatstream_trio.bench.measure import Measurement, run_bench
     from chatstream_trio.bench.options import BenchOptions
     from chatstream_trio.bench.report import BenchReport
-    from chatstream_trio.bench.sample import Outcome, Sample
+    from chatstream_trio.bench.sample import Sample, SampleEnding
 
 __all__ = [
     "BenchOptions",
     "BenchReport",
     "Measurement",
     "NoServer",
-    "Outcome",
     "Sample",
+    "SampleEnding",
     "Spread",
     "run_bench",
 ]
@@ -33,8 +33,8 @@ _HOME_OF = {
     "BenchReport": "report",
     "Measurement": "measure",
     "NoServer": "client",
-    "Outcome": "sample",
     "Sample": "sample",
+    "SampleEnding": "sample",
     "Spread": "figures",
     "run_bench": "measure",
 }

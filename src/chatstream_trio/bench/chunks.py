@@ -58,7 +58,7 @@ class Delta(msgspec.Struct):
 
     @property
     def text(self) -> str:
-        """Whatever there is of it."""
+        """The text that was added, whichever field it came in."""
         return self.content or self.reasoning_content or self.reasoning or ""
 
 

@@ -17,7 +17,7 @@ from chatstream_trio.bench import plot
 from chatstream_trio.bench.measure import Measurement, Phase
 from chatstream_trio.bench.options import BenchOptions
 from chatstream_trio.bench.report import as_json, as_table
-from chatstream_trio.bench.sample import Outcome
+from chatstream_trio.bench.sample import SampleEnding
 from chatstream_trio.errors import ChatStreamError, SettingsError
 
 SHOW_SECONDS = 0.25
@@ -55,7 +55,7 @@ def run(options: BenchOptions, json_file: Path | None, plot_file: Path | None) -
 
 
 async def _measure(measurement: Measurement) -> bool:
-    """Whether it was interrupted."""
+    """Run it; the value says whether it was interrupted."""
     interrupted, trouble = False, None
 
     async def listen(task_status: trio.TaskStatus[None]) -> None:
@@ -107,5 +107,5 @@ def _progress(measurement: Measurement) -> tuple[float, float]:
 
 def _seen(measurement: Measurement) -> str:
     counts = Counter(sample.outcome for sample in measurement.samples)
-    names = {**dict.fromkeys(Outcome, ""), Outcome.UNFINISHED: "running"}
-    return ", ".join(f"{counts[o]} {names[o] or o.value}" for o in Outcome if counts[o])
+    names = {**dict.fromkeys(SampleEnding, ""), SampleEnding.UNFINISHED: "running"}
+    return ", ".join(f"{counts[o]} {names[o] or o.value}" for o in SampleEnding if counts[o])

@@ -18,7 +18,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Spread:
-        """Of durations in seconds."""
+        """The spread of durations in seconds."""
         values = sorted(seconds)
         if not values:
             return cls(0)

@@ -88,7 +88,7 @@ class Reader:
     """
 
     receive: Callable[[], Awaitable[bytes | bytearray]]
-    """The next bytes; none at the end."""
+    """Waits for the next bytes of the connection; none at its end."""
     reusable: bool = field(default=False, init=False)
     """The response was read to its end, and another may follow on the connection."""
     _buffer: bytearray = field(factory=bytearray, init=False)
@@ -118,7 +118,7 @@ class Reader:
                 return data
             self._left = 0
         elif self._left:
-            if not self._buffer and not await self._more():
+            if not self._buffer and not await self._read_more():
                 if self._left < inf:
                     raise ConnectionEndedError
                 self._left = 0
@@ -162,10 +162,11 @@ class Reader:
         return data
 
     async def _need_more(self) -> None:
-        if not await self._more():
+        if not await self._read_more():
             raise ConnectionEndedError
 
-    async def _more(self) -> bool:
+    async def _read_more(self) -> bool:
+        """Read once; False at the end of the connection."""
         data = await self.receive()
         self._buffer += data
         return bool(data)

@@ -16,7 +16,7 @@ from chatstream_trio.bench.connections import Connections
 from chatstream_trio.bench.http import Address
 from chatstream_trio.bench.options import BenchOptions
 from chatstream_trio.bench.report import BenchReport, make_report
-from chatstream_trio.bench.sample import Outcome, Sample
+from chatstream_trio.bench.sample import Sample, SampleEnding
 from chatstream_trio.bench.workload import arrivals, body_of, prompt_maker
 
 MOST_PAUSE = 1.0
@@ -40,14 +40,14 @@ class Measurement:
     phase: Phase = field(default=Phase.CONNECTING, init=False)
     model: str | None = field(default=None, init=False)
     samples: list[Sample] = field(factory=list, init=False)
-    """Of requests that were sent, in order; the last of them may still run."""
+    """The requests that were sent, in order; the last of them may still run."""
     began: float = field(default=0.0, init=False)
     _over: float | None = field(default=None, init=False)
     _cpu: float = field(default=0.0, init=False)
     _prompt: Callable[[int], str] = field(init=False)
     _connections: Connections = field(init=False)
     _numbers: count[int] = field(factory=count, init=False)
-    """Of all requests, those that warm up too: each has a prompt of its own."""
+    """A number for each request, those that warm up too: each has a prompt of its own."""
 
     def __attrs_post_init__(self) -> None:
         self._prompt = prompt_maker(self.options)
@@ -103,7 +103,7 @@ class Measurement:
         while not self._enough(time.monotonic()):
             sample = self._sample(user, time.monotonic())
             await self._ask(sample)
-            if sample.outcome is not Outcome.DONE:
+            if sample.outcome is not SampleEnding.DONE:
                 wanted = MOST_PAUSE if sample.retry_after is None else sample.retry_after
                 await trio.sleep(min(MOST_PAUSE, wanted))
 

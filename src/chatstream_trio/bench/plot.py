@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chatstream_trio.bench.report import BenchReport
-from chatstream_trio.bench.sample import Outcome
+from chatstream_trio.bench.sample import SampleEnding
 from chatstream_trio.errors import SettingsError
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -47,7 +47,7 @@ def draw(path: Path, report: BenchReport, began: float) -> None:
     bins = range(int(report.seconds) + 2)
     panels[1][0].hist([at - began for s in samples for at in s.chunks], bins)
     panels[1][0].set(title="chunks in each second", xlabel="s")
-    ends: dict[str, list[float]] = {outcome.value: [] for outcome in Outcome}
+    ends: dict[str, list[float]] = {outcome.value: [] for outcome in SampleEnding}
     for sample in samples:
         if sample.ended is not None:
             ends[sample.outcome.value].append(sample.ended - began)

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from chatstream_trio.bench.figures import Spread, jain
 from chatstream_trio.bench.options import BenchOptions
-from chatstream_trio.bench.sample import Outcome, Sample
+from chatstream_trio.bench.sample import Sample, SampleEnding
 
 MISSING = "–"
-COUNTED = (Outcome.DONE, Outcome.UNFINISHED)
-"""Whose tokens count: a broken answer is worth nothing."""
+COUNTED = (SampleEnding.DONE, SampleEnding.UNFINISHED)
+"""The endings whose tokens count: a broken answer is worth nothing."""
 
 
 @frozen
@@ -25,19 +25,19 @@ class BenchReport:
     options: BenchOptions
     model: str | None
     seconds: float
-    """From the first request to the end of the last."""
+    """Seconds from the first request to the end of the last."""
     outcomes: Mapping[str, int]
     """Requests, by what became of them: done, refused, failed, unfinished."""
     errors: Mapping[str, int]
     """Requests that were refused or failed, by status and code."""
     ttft_ms: Spread
-    """From a request's sending to its first piece of text."""
+    """Time from a request's sending to its first piece of text."""
     gap_ms: Spread
-    """Between pieces of text of one answer."""
+    """Time between pieces of text of one answer."""
     request_ms: Spread
-    """From a request's sending to the end of its answer, of those that are done."""
+    """Time from a request's sending to the end of its answer, of those that are done."""
     tokens: int
-    """Of answers that are done, and of the unfinished as far as they came."""
+    """Tokens of answers that are done, and of the unfinished as far as they came."""
     prompt_tokens: int
     chunks: int
     """Pieces of text that these tokens came in."""
@@ -45,7 +45,7 @@ class BenchReport:
     """Answers whose tokens were counted by the server ("usage") and by us ("chunks")."""
     tokens_per_second: float
     tokens_per_second_per_user: float | None
-    """None in an open loop."""
+    """The mean over the users; None in an open loop."""
     fairness: float | None
     """Jain's index over the users' tokens; None with one user, and in an open loop."""
     lag_ms: Spread
@@ -58,7 +58,7 @@ class BenchReport:
     @property
     def done(self) -> int:
         """Requests with a whole answer."""
-        return self.outcomes[Outcome.DONE.value]
+        return self.outcomes[SampleEnding.DONE.value]
 
 
 def make_report(
@@ -79,7 +79,7 @@ def make_report(
         options=options,
         model=model,
         seconds=round(seconds, 3),
-        outcomes={outcome.value: counts[outcome] for outcome in Outcome},
+        outcomes={outcome.value: counts[outcome] for outcome in SampleEnding},
         errors=dict(Counter(s.error for s in samples if s.error).most_common()),
         ttft_ms=Spread.of(s.ttft for s in samples if s.ttft is not None),
         gap_ms=Spread.of(gap for s in samples for gap in s.gaps),
@@ -162,7 +162,7 @@ def _totals(report: BenchReport) -> dict[str, str]:
     return totals | {
         f"requests {name}": str(count)
         for name, count in report.outcomes.items()
-        if count or name != Outcome.UNFINISHED.value
+        if count or name != SampleEnding.UNFINISHED.value
     }
 
 

@@ -10,7 +10,7 @@ from attrs import define, field
 REFUSALS = (429, 503)
 
 
-class Outcome(Enum):
+class SampleEnding(Enum):
     """What became of a request."""
 
     DONE = "done"
@@ -29,12 +29,12 @@ class Sample:
 
     user: int
     scheduled: float
-    """When it should have been sent."""
+    """When the request should have been sent."""
     started: float
-    """When it was; latencies count from here."""
+    """When the request was sent; latencies count from here."""
     status: int | None = None
     retry_after: float | None = None
-    """Seconds."""
+    """Seconds after which the server says that one may ask again."""
     chunks: list[float] = field(factory=list)
     """When each piece of text came."""
     prompt_tokens: int = 0
@@ -45,17 +45,17 @@ class Sample:
     ended: float | None = None
 
     @property
-    def outcome(self) -> Outcome:
-        """What became of it."""
+    def outcome(self) -> SampleEnding:
+        """What became of the request."""
         if self.ended is None:
-            return Outcome.UNFINISHED
+            return SampleEnding.UNFINISHED
         if self.error is None:
-            return Outcome.DONE
-        return Outcome.REFUSED if self.status in REFUSALS else Outcome.FAILED
+            return SampleEnding.DONE
+        return SampleEnding.REFUSED if self.status in REFUSALS else SampleEnding.FAILED
 
     @property
     def tokens(self) -> int:
-        """By the server's count, else by the chunks."""
+        """Tokens of the answer, by the server's count, else by the chunks."""
         return len(self.chunks) if self.usage is None else self.usage
 
     @property

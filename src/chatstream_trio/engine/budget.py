@@ -22,7 +22,7 @@ class Budget:
     """A number of bytes, or a share of the free memory."""
 
     text: str
-    """As it was written."""
+    """The budget as it was written."""
     bytes: int | None = None
     share: float = 0.0
 
@@ -46,12 +46,12 @@ class Budget:
         )
 
     def of(self, free: int) -> int:
-        """Bytes, where so many are free."""
+        """How many bytes it is, where so many are free."""
         return int(free * self.share) if self.bytes is None else self.bytes
 
 
 def in_words(count: float) -> str:
-    """Bytes, for a person."""
+    """A number of bytes, as a person reads it."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Guesses at what a stream says next, taken from its own text: speculation without a second model.
+"""Guesses at what a stream says next, from its own tokens: speculation without a second model.
 
 Prompt lookup: where the last tokens have stood before, what followed them then is a good guess in
 summaries, code, quotations and tables (A. Saxena, "Prompt Lookup Decoding", 2023; N. Yang et al.,
@@ -38,41 +38,43 @@ class Drafter:
     _after: dict[tuple[int, ...], int] = field(factory=dict, init=False)
     """Some tokens that stood together -> the position behind the last place where they did."""
     _seen: int = field(default=0, init=False)
+    """Tokens of the stream that were learnt from: only what is new is looked at."""
     _length: int = field(init=False)
     """Tokens of the next guess: more after a right one, fewer after a wrong one."""
     _share: float = field(default=0.5, init=False)
+    """The share of guessed tokens that were right lately."""
     _resumes: int = field(default=0, init=False)
-    """The length of text at which guessing goes on."""
+    """The length of the stream at which guessing goes on."""
 
     def __attrs_post_init__(self) -> None:
         self._length = min(4, self.most)
 
-    def guess(self, text: Sequence[int], most: int) -> tuple[int, ...]:
-        """What may follow ``text``, at most ``most`` tokens; often nothing.
+    def guess(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
+        """What may follow ``tokens``, at most ``most`` of them; often nothing.
 
         Args:
-            text: The stream's prompt and what it has said. It only grows from call to call.
+            tokens: The stream's prompt and what it has said. It only grows from call to call.
             most: What there is room for.
         """
-        self._learn(text)
-        if len(text) < self._resumes:
+        self._learn(tokens)
+        if len(tokens) < self._resumes:
             return ()
         for size in range(_LONGEST, _SHORTEST - 1, -1):
-            at = self._after.get(tuple(text[-size:]))
+            at = self._after.get(tuple(tokens[-size:]))
             if at is not None:
-                return tuple(text[at : at + min(most, self._length)])
+                return tuple(tokens[at : at + min(most, self._length)])
         return ()
 
     def settle(self, guessed: int, right: int, length: int) -> None:
-        """Hear how many of the last guess's tokens were right, and how long the text is now."""
+        """Hear how many of the last guess's tokens were right, and how long the stream is now."""
         self._share = _MEMORY * self._share + (1 - _MEMORY) * right / guessed
         self._length = min(self.most, 2 * guessed if right == guessed else right + 1)
         if self._share < _PAYS:
             self._share, self._resumes = 0.5, length + _REST
 
-    def _learn(self, text: Sequence[int]) -> None:
+    def _learn(self, tokens: Sequence[int]) -> None:
         """Note what stands before each new token, but not yet the end, behind which is nothing."""
-        for at in range(max(self._seen, _SHORTEST), len(text)):
+        for at in range(max(self._seen, _SHORTEST), len(tokens)):
             for size in range(_SHORTEST, min(_LONGEST, at) + 1):
-                self._after[tuple(text[at - size : at])] = at
-        self._seen = len(text)
+                self._after[tuple(tokens[at - size : at])] = at
+        self._seen = len(tokens)

@@ -58,24 +58,24 @@ class LocalEngine:
         self._on_loaded: Callable[[], None] = lambda: None
         self._roster = Roster()
         self._reports: deque[Report] = deque()
-        """Of the runner of now, heard and not yet taken."""
+        """What the runner of now has reported, and was not taken yet."""
         self._arrived = trio.Event()
         self._state = EngineState.LOADING
         self._info: RunnerInfo | None = None
-        """Known from the first runner on, also while there is none."""
+        """What the runner is, or the last one was; None before the first."""
         self._lost: Lost | None = None
         """How the runner of now was lost."""
         self._turns_before = 0
-        """Of the runners before."""
+        """Turns that the runners before this one have run."""
         self._last = Outcome((), 0, 0)
-        """Of the runner of now."""
+        """The last outcome of the runner of now."""
         self._last_sign = 0.0
         """When the runner was last heard of, or had nothing to do."""
 
     # ---- Life
 
     async def run(self, on_loaded: Callable[[], None] = lambda: None) -> None:
-        """See :meth:`.face.Engine.run`."""
+        """Run turns until cancelled: :meth:`.face.Engine.run`."""
         self._state, self._lost = EngineState.LOADING, None
         self._driver, self._reports = self._new_driver(), deque()
         self._on_loaded = on_loaded
@@ -106,7 +106,7 @@ class LocalEngine:
     # ---- Streams in
 
     def start(self, spec: StreamSpec, sink: Sink) -> _Handle:
-        """See :meth:`.face.Engine.start`."""
+        """Begin a stream: :meth:`.face.Engine.start`."""
         if self._info is None:
             self.check()
         if self._state is EngineState.ENDED:
@@ -125,7 +125,7 @@ class LocalEngine:
         """Tell the runner what it was not told yet, if there is one."""
         if self._state is not EngineState.READY:
             return
-        for command in self._roster.commands():
+        for command in self._roster.take_commands():
             self._driver.put(command)
 
     # ---- Reports out
@@ -169,20 +169,20 @@ class LocalEngine:
 
     @property
     def info(self) -> RunnerInfo:
-        """See :attr:`.face.Engine.info`."""
+        """The runner's description: :attr:`.face.Engine.info`."""
         if self._info is None:
             raise Loading("the model is still loading")
         return self._info
 
     def check(self) -> None:
-        """See :meth:`.face.Engine.check`."""
+        """Pass if streams can be started: :meth:`.face.Engine.check`."""
         if self._state is EngineState.LOADING:
             raise Loading("the model is still loading")
         if self._state is not EngineState.READY:
             raise EngineFailed("the engine has ended")
 
     def statistics(self) -> EngineStatistics:
-        """See :meth:`.face.Engine.statistics`."""
+        """The state of the engine: :meth:`.face.Engine.statistics`."""
         at_work = self._roster and self._state is EngineState.READY
         return EngineStatistics(
             state=self._state,

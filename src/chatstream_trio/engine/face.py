@@ -42,13 +42,13 @@ class EngineStatistics:
     streams: int
     """Streams that the engine has not let go of."""
     turns: int
-    """Turns of all runners."""
+    """Turns run so far, by all runners."""
     kv_rows: int
     """Streams that have room in the KV memory, as of the last outcome."""
     paused: int
     """Streams for which the KV memory has no room, as of then."""
     turn_seconds: float
-    """Since the last sign of life, while there is work; 0 while there is none."""
+    """Seconds since the last sign of life, while there is work; 0 while there is none."""
 
 
 class Handle(Protocol):

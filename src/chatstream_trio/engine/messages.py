@@ -28,7 +28,8 @@ class WorkerSpec:
     """What is to be loaded, and how its turns are run."""
 
     load: LoadRunner
-    """A frozen value that can be called; for a driver that stays in this process, any function."""
+    """Makes the runner: a frozen value that can be called; for a driver that stays in this process,
+    any function."""
     prefill_chunk: int
     """Prompt tokens read in one turn, in total."""
     speculate: int = 0
@@ -65,10 +66,10 @@ Command: TypeAlias = StartStream | CancelStream | Stop
 
 @frozen
 class Progress:
-    """So much is loaded."""
+    """The runner is being loaded."""
 
     part: float
-    """From 0 to 1."""
+    """How much of it is there, from 0 to 1."""
 
 
 @frozen
@@ -88,7 +89,7 @@ class Outcome:
     rows_in_use: int
     """Streams that have room in the KV memory, or are about to be given it."""
     paused: int = 0
-    """Streams for which it had none."""
+    """Streams that have no room in it: preempted, or not begun."""
 
 
 @frozen
@@ -105,7 +106,7 @@ class Lost:
 
     @classmethod
     def of(cls, error: BaseException) -> Lost:
-        """For an exception that ended the worker."""
+        """The report of an exception that ended the worker."""
         trace = "".join(traceback.format_exception(error))
         return cls(type(error).__name__, str(error), trace, getattr(error, "param", None))
 

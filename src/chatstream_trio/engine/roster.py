@@ -31,18 +31,25 @@ class Entry:
     """One stream, on the event loop's side."""
 
     spec: StreamSpec
+    """What was asked for, with the number that the roster gave it."""
     _sink: Sink
+    """Takes its outcomes; after one with ``finished``, none."""
     said: list[int] = field(init=False)
-    """Every token that its sink was given, and those from before this engine."""
+    """Every token that its sink was given, behind those from before this engine. The next runner
+    goes on behind them: what its sink was not given was never said."""
     crashes: int = field(default=0, init=False)
-    """Runners lost in a row under this stream without a token of it in between."""
+    """Runners lost in a row under this stream without a token of it in between. Always below
+    ``END_AFTER``, for with so many it is ended; any token sets it to 0."""
     silent: bool = field(default=True, init=False)
     """Whether it said nothing since its last crash, or since it began."""
     is_in: bool = field(default=False, init=False)
-    """Whether the runner of now was told of it and has not let go of it."""
+    """Whether the runner of now was told of it and has not let go of it. For every entry that the
+    roster has: either this, or it is among those outside."""
     recalled: bool = field(default=False, init=False)
-    """Whether it was taken out again, so that a suspect may be alone: its end there is no end."""
+    """Whether it is being taken out again, so that a suspect may be alone: its end there is no end.
+    Only while it is in the runner."""
     cancelled: bool = field(default=False, init=False)
+    """Whether somebody wants its end, and the runner that has it was asked to let go of it."""
 
     def __attrs_post_init__(self) -> None:
         self.said = list(self.spec.said)
@@ -76,17 +83,21 @@ class Roster:
     """Who has a stream, who is in the runner, and what the runner is to be told.
 
     Use: tell it what happens (``start``, ``cancel``, ``settle``, ``lose``, ``end``); while there is
-    a runner, carry ``commands()`` to it after each of these.
+    a runner, carry ``take_commands()`` to it after each of these.
     """
 
     _entries: dict[int, Entry] = field(factory=dict, init=False)
-    """By number, the oldest first. Whoever was let go of is in no table."""
+    """All streams that are not over, by number, the oldest first."""
     _outside: dict[int, Entry] = field(factory=dict, init=False)
-    """Those of them that the runner of now has not, the oldest first."""
+    """Those of the entries that the runner of now has not, in the order in which they go in: the
+    oldest first, and behind them who was recalled. All of them while there is no runner."""
     _trial: Entry | None = field(default=None, init=False)
     """The suspect that is in the runner alone. While there is one, nobody else goes in."""
     _cancels: list[Command] = field(factory=list, init=False)
+    """Cancellations that the runner of now was not told yet; of streams that were in it when they
+    were noted. None while there is no runner."""
     _numbers: int = field(default=0, init=False)
+    """Streams started so far. The last number given; none is given twice."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -149,8 +160,8 @@ class Roster:
             lost = StreamOutcome(entry.number, finished=Ending.LOST, fault="the engine has ended")
             self._finish(entry, lost)
 
-    def commands(self) -> list[Command]:
-        """What the runner is to be told now, that it was not told yet."""
+    def take_commands(self) -> list[Command]:
+        """What the runner is to be told now; whoever takes it tells it."""
         told, self._cancels = self._cancels, []
         if not self._outside or self._trial is not None:
             return told

@@ -64,7 +64,7 @@ class Sampling:
     """0 is greedy: the most likely token, after bias and penalties."""
     top_p: float = field(default=1.0, validator=_between(0, 1))
     top_k: int = field(default=0, validator=_between(0, 2**31 - 1))
-    """0 keeps all tokens."""
+    """So many of the likeliest tokens are kept; 0 keeps all."""
     min_p: float = field(default=0.0, validator=_between(0, 1))
     repetition_penalty: float = field(default=1.0, validator=_between(0.01, 100))
     presence_penalty: float = field(default=0.0, validator=_between(-2, 2))
@@ -95,8 +95,8 @@ class Ability(Enum):
 
 @frozen
 class Start:
-    """A stream begins in a row, or goes on there after a pause. Nothing of an earlier stream may
-    shine through, but for the tokens that it shares with this one.
+    """A stream begins in a row, or goes on there after it was preempted or lost its runner. Nothing
+    of an earlier stream may shine through, but for the tokens that it shares with this one.
 
     The starts of a turn are carried out in their order, before anything is read, and each of them
     once, however often the turn is run: ``stream`` tells them apart.
@@ -115,13 +115,13 @@ class Start:
     stream: int | None = None
     """A number that no other start has; None makes every start a new one."""
     said: int = 0
-    """So many tokens at the end of ``prompt`` are the stream's own, from before a pause."""
+    """So many tokens at the end of ``prompt`` are what the stream has said before."""
     adapter: str | None = None
     """The adapter (LoRA) that the stream is computed with; None: the model as it is."""
     pool: bool = False
     """The end of the prompt gives a vector instead of a token, and the stream is over."""
     prompt_logprobs: int | None = None
-    """As :attr:`Sampling.logprobs`, for the tokens of the prompt."""
+    """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it."""
 
     @property
     def needs(self) -> frozenset[Ability]:
@@ -174,9 +174,9 @@ class Turn:
     prefill: tuple[Prefill, ...] = ()
     decode: tuple[Decode, ...] = ()
     tables: Mapping[int, tuple[int, ...]] = field(factory=dict)
-    """Row -> its blocks: position ``p`` is in number ``p // block_size`` of them. Rows may share
-    blocks that nobody writes in this turn. A row that is not named here has one block, which has
-    the row's own number."""
+    """The block tables: row -> its blocks. Position ``p`` is in number ``p // block_size`` of them.
+    Rows may share blocks that nobody writes in this turn. A row that is not named here has one
+    block, which has the row's own number."""
 
     def table(self, row: int) -> tuple[int, ...]:
         """The blocks of a row."""
@@ -203,11 +203,12 @@ class Step:
     tokens: tuple[int, ...] = ()
     fault: str | None = None
     logprobs: tuple[Likelihood, ...] = ()
-    """One for each token, where the stream asked for them."""
+    """How likely each of the tokens was, where the stream asked for that."""
     pooled: tuple[float, ...] | None = None
     """The vector, where the stream asked for one. There are no tokens then."""
     prompt_logprobs: tuple[Likelihood, ...] = ()
-    """With the first token, where asked for: one for each token of the prompt but the first."""
+    """How likely each token of the prompt was, but the first; with the stream's first token, where
+    it asked for that."""
 
 
 @frozen
@@ -231,7 +232,7 @@ class RunnerInfo:
     vocab_size: int
     eos_token_ids: frozenset[int] = frozenset()
     sampling: Sampling = Sampling()
-    """What holds where a request says nothing (from the model's generation config)."""
+    """The sampling where a request says nothing (from the model's generation config)."""
     pace: float = 0.0
     """Seconds that a turn lasts at least (scripted runners only)."""
     abilities: frozenset[Ability] = frozenset()
@@ -270,7 +271,7 @@ class Runner(Protocol):
 
     @property
     def info(self) -> RunnerInfo:
-        """Constant from construction on."""
+        """What the runner is; constant from construction on."""
         ...
 
     def launch(self, turn: Turn) -> Finish:

@@ -37,7 +37,7 @@ class ScriptedRunner:
         rows: Streams at once.
         block_size: Tokens that a block of its memory has room for. Default: a whole row.
         blocks: Blocks of its memory. Default: as many as all rows can fill. With fewer, streams are
-            paused when they do not all fit.
+            preempted when they do not all fit.
         pace: Seconds that a turn lasts at least.
         faults: Token id -> exception. A row that is about to say this token fails: with a
             :class:`StreamFaultError` the row alone, with any other the whole turn.
@@ -57,11 +57,11 @@ class ScriptedRunner:
     blocks: int | None = None
     info: RunnerInfo = field(init=False)
     _starts: dict[int, Start] = field(factory=dict, init=False)
-    """By row."""
+    """Row -> the start that was last carried out in it."""
     _memory: dict[int, list[int]] = field(factory=dict, init=False)
-    """By block."""
+    """Block -> the tokens that it holds."""
     _messages: dict[int, range] = field(factory=dict, init=False)
-    """By row: the positions of the message that it says."""
+    """Row -> the positions in its prompt of the message that it says."""
 
     def __attrs_post_init__(self) -> None:
         size = self.block_size or self.max_model_len

@@ -36,16 +36,18 @@ class StreamSpec:
     """Unique for the engine's life; the engine gives it."""
     prompt: tuple[int, ...]
     max_tokens: int
-    """Of the whole answer, with what is said already."""
+    """Tokens of the whole answer at most, what is said already included."""
     sampling: Sampling = GREEDY
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens that end the stream, end of sequence among them. They are not part of the answer."""
     said: tuple[int, ...] = ()
     """What it has said already, maybe by another runner: it goes on behind that."""
     adapter: str | None = None
+    """The adapter that it is computed with, as in :class:`~.runner.Start`."""
     pool: bool = False
+    """Whether it gives a vector instead of tokens, as in :class:`~.runner.Start`."""
     prompt_logprobs: int | None = None
-    """These three as in :class:`~.runner.Start`."""
+    """What is asked about its prompt's tokens, as in :class:`~.runner.Start`."""
 
 
 @frozen
@@ -59,56 +61,72 @@ class StreamOutcome:
     cached_tokens: int = 0
     """Tokens of its prompt that did not have to be read."""
     paused: bool = False
-    """Whether it had to give its memory back; it goes on later."""
+    """Whether it was preempted, or lost its runner: it goes on later."""
 
 
 @define
 class Stream:
+    """A stream that is not over, in one of four states:
+
+    1. It has not begun: the runner was not told of it, and it has no block table.
+    2. It prefills: it has a block table, and ``read < goal``. What it has said before is read as
+       well, as if it were prompt.
+    3. It decodes: it has a block table, and ``read >= goal``. Its last token is not read yet.
+    4. It was preempted: the runner was told of it, and it has no block table. It keeps its row.
+
+    It goes from 1 to 2 to 3, and from 2 and 3 to 4 and from there to 2 again.
+    """
+
     spec: StreamSpec
     row: int
-    text: list[int]
-    """Its prompt, and what it has said."""
+    """Its row of the runner, for its whole life."""
+    tokens: list[int]
+    """Its prompt, and what it has said; it only grows."""
     longest: int
-    """Tokens that the text may come to have."""
+    """Tokens with which it ends, its prompt included. All blocks together have room for so many."""
     goal: int = 0
-    """So much of the text is read as a prompt; the rest is fed token by token."""
+    """So many tokens are read as a prompt, chunk by chunk; the rest is fed one by one. Set anew
+    whenever it is given a block table: to all that it has by then."""
     read: int = 0
-    """Tokens of the text that are in the KV memory."""
+    """Tokens that are noted in its blocks, from the first on; right guesses are noted with the next
+    step. Means nothing without a block table."""
     table: Table | None = None
-    """Its blocks. None: it is paused, or has not begun."""
+    """Its block table. None: it was preempted, or has not begun."""
     told: bool = False
-    """Whether the runner has heard of it."""
+    """Whether the runner was told of it, in this row. It stays so when the stream is preempted."""
     cached: int = 0
-    """Prompt tokens that were in the KV memory when it began."""
+    """Prompt tokens that were in the KV memory when it began. A later start changes nothing."""
     drafter: Drafter | None = None
     """Guesses what it says next, where speculation is on."""
 
     @property
     def produced(self) -> int:
-        return len(self.text) - len(self.spec.prompt)
+        """How many tokens it has said."""
+        return len(self.tokens) - len(self.spec.prompt)
 
     @property
     def decodes(self) -> bool:
+        """Whether its next part in a turn is a decode step."""
         return self.table is not None and self.read >= self.goal
 
     def draft(self, room: int) -> tuple[int, ...]:
         """A guess at what it says next, of at most ``room`` tokens."""
-        room = min(room, self.longest - len(self.text) - 1)
+        room = min(room, self.longest - len(self.tokens) - 1)
         if self.drafter is None or room < 1:
             return ()
-        return self.drafter.guess(self.text, room)
+        return self.drafter.guess(self.tokens, room)
 
-    def accept(self, tokens: tuple[int, ...]) -> StreamOutcome:
+    def accept(self, new: tuple[int, ...]) -> StreamOutcome:
         """Take new tokens up to the first that ends the stream."""
         kept: list[int] = []
         ending = None
-        for token in tokens:
+        for token in new:
             if token in self.spec.stop_token_ids:
                 ending = Ending.STOP
                 break
             kept.append(token)
-            self.text.append(token)
-            if len(self.text) >= self.longest:
+            self.tokens.append(token)
+            if len(self.tokens) >= self.longest:
                 ending = Ending.LENGTH
                 break
         return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn, TypeAlias
+
+from attrs import evolve
 
 from chatstream_trio.engine.messages import (
     CancelStream,
@@ -34,8 +36,8 @@ from chatstream_trio.engine.runner import (
     Turn,
     TurnResult,
 )
+from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.streams import StreamOutcome
-from chatstream_trio.engine.turns import Turns, split
 
 TurnLoop: TypeAlias = Generator[float | None, Iterable[Command], None]
 """What :func:`work` returns: yields seconds to sleep, receives the commands that came."""
@@ -57,20 +59,21 @@ def work(
     Receives:
         The commands that came, oldest first.
     """
-    turns = Turns.of(runner.info, prefill_chunk, speculate)
+    scheduler = Scheduler.of(runner.info, prefill_chunk, speculate)
     count = 0
     next_turn = clock()
     untold: list[Outcome] = []
 
     def tell(streams: Iterable[StreamOutcome]) -> None:
-        untold.append(Outcome(tuple(streams), count, turns.active - turns.paused, turns.paused))
+        paused = scheduler.unplaced
+        untold.append(Outcome(tuple(streams), count, scheduler.active - paused, paused))
 
     def deliver() -> None:
         while untold:
             hand_over(untold.pop(0))
 
     while True:
-        pause = max(0.0, next_turn - clock()) if turns.active else None
+        pause = max(0.0, next_turn - clock()) if scheduler.active else None
         if pause != 0 or not runner.info.computes_aside:
             deliver()
         commands = yield pause
@@ -78,9 +81,9 @@ def work(
         for command in commands:
             match command:
                 case StartStream(spec):
-                    let_go += filter(None, [turns.start(spec)])
+                    let_go += filter(None, [scheduler.start(spec)])
                 case CancelStream(number):
-                    let_go += filter(None, [turns.cancel(number)])
+                    let_go += filter(None, [scheduler.cancel(number)])
                 case Stop():
                     deliver()
                     return
@@ -90,14 +93,14 @@ def work(
             tell(let_go)
             deliver()
         began = clock()
-        if began < next_turn or (turn := turns.plan()) is None:
+        if began < next_turn or (turn := scheduler.plan()) is None:
             continue
         next_turn = began + runner.info.pace
         finish = _launch(runner, turn)
         deliver()  # what the last turn gave, while the device works on this one
         result = _finish(runner, turn, finish)
         count += 1
-        tell(turns.settle(turn, result))
+        tell(scheduler.settle(turn, result))
 
 
 class Inbox:
@@ -177,6 +180,23 @@ def _finish(runner: Runner, turn: Turn, finish: Finish) -> TurnResult:
         for alone in split(turn):
             steps += _run_alone(runner, alone)
         return TurnResult(tuple(steps))
+
+
+def split(turn: Turn) -> Iterator[Turn]:
+    """The same work, one row at a time: to find the row on which a whole turn fails."""
+    starts = {start.row: start for start in turn.started}
+    rest = evolve(turn, started=(), prefill=(), decode=())
+    for chunk in turn.prefill:
+        start = starts.pop(chunk.row, None)
+        yield evolve(rest, started=(start,) if start else (), prefill=(chunk,))
+        rest = evolve(rest, ended=())
+    for decode in turn.decode:
+        start = starts.pop(decode.row, None)
+        yield evolve(rest, started=(start,) if start else (), decode=(decode,))
+        rest = evolve(rest, ended=())
+    for start in starts.values():  # newcomers that this turn's budget did not reach
+        yield evolve(rest, started=(start,))
+        rest = evolve(rest, ended=())
 
 
 def _run_alone(runner: Runner, turn: Turn) -> tuple[Step, ...]:

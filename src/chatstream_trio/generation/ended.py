@@ -17,7 +17,7 @@ REMEMBER_MOST = 2048
 """A minute of 34 requests a second; a quarter of a KiB each."""
 
 
-class Outcome(Enum):
+class RequestEnding(Enum):
     """How a request ended."""
 
     FINISHED = "finished"
@@ -33,7 +33,7 @@ class Ended:
 
     id: str
     key: str = field(repr=False)
-    outcome: Outcome
+    outcome: RequestEnding
     prompt_tokens: int
     completion_tokens: int
     at: float = field(factory=trio.current_time)
@@ -43,13 +43,13 @@ class Ended:
     def of(cls, generation: Generation) -> Ended:
         """How this request ended, or is about to."""
         if isinstance(generation.error, StreamCancelled):
-            outcome = Outcome.CANCELLED
+            outcome = RequestEnding.CANCELLED
         elif generation.error is not None:
-            outcome = Outcome.FAILED
+            outcome = RequestEnding.FAILED
         elif generation.finish_reason is not None:
-            outcome = Outcome.FINISHED
+            outcome = RequestEnding.FINISHED
         else:
-            outcome = Outcome.ABANDONED
+            outcome = RequestEnding.ABANDONED
         usage = generation.usage
         return cls(
             generation.id,
