@@ -197,8 +197,8 @@ class Loop:
     """What each stream has said, by its number."""
     cached: dict[int, int] = field(factory=dict)
     """Tokens of its prompt that it found in the KV memory, by its number."""
-    paused: int = 0
-    """Times that a stream had to wait after it had begun."""
+    preempted: int = 0
+    """Times that a stream was preempted and went on."""
     turns: int = 0
 
 
@@ -223,7 +223,7 @@ def run_turns(
         loop.turns += 1
         if (turn := scheduler.plan()) is None:
             continue
-        loop.paused += len(begun.intersection(start.row for start in turn.started))
+        loop.preempted += len(begun.intersection(start.row for start in turn.started))
         begun -= set(turn.ended)
         begun |= {start.row for start in turn.started}
         result = runner.launch(turn)()

@@ -156,7 +156,7 @@ def test_pauses_and_shared_pages_change_nothing() -> None:
     few = in_half(name, block_size=64, kv_memory=Budget.parse(str(tokens * token)))
     loop = run_turns(few, specs, chunk=11)
     assert loop.tokens == alone
-    assert loop.paused
+    assert loop.preempted
     assert any(loop.cached.values())
 
 

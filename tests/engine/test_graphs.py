@@ -124,7 +124,7 @@ def test_greedy_text_is_that_of_generate(name: str, replayed: list[int]) -> None
     replayed.clear()
     loop = run_turns(runner, specs, chunk=11, every=3)
     assert loop.tokens == expected
-    assert loop.paused
+    assert loop.preempted
     assert any(loop.cached.values())
     assert {1, 2, 3, 4, 5} <= {*replayed}
 

@@ -137,7 +137,7 @@ def test_pauses_and_shared_pages_change_nothing(name: str, size: int) -> None:
     assert runner.info.blocks == 110 // size
     loop = run_turns(runner, specs, chunk=11)
     assert loop.tokens == expected
-    assert loop.paused >= 3
+    assert loop.preempted >= 3
     assert sum(1 for cached in loop.cached.values() if cached) >= 3
 
 

@@ -185,7 +185,7 @@ def _run_out(scheduler: Scheduler) -> None:
     raise AssertionError("streams are left that never end")
 
 
-# ---- Pauses
+# ---- Preemption
 
 
 def crowded() -> Scheduler:
@@ -199,7 +199,7 @@ def crowded() -> Scheduler:
     return scheduler
 
 
-def test_the_youngest_is_paused_when_pages_run_out() -> None:
+def test_the_youngest_is_preempted_when_pages_run_out() -> None:
     """It gives its pages back and keeps its row; the older ones lose nothing."""
     scheduler = crowded()
     turn, outcomes = run(scheduler)
@@ -208,7 +208,7 @@ def test_the_youngest_is_paused_when_pages_run_out() -> None:
     assert (scheduler.active, scheduler.unplaced) == (1, 1)
 
 
-def test_a_paused_stream_is_read_again_with_what_it_said() -> None:
+def test_a_preempted_stream_is_read_again_with_what_it_said() -> None:
     """Its new start says how much of the text is its own, and no token is told twice."""
     scheduler = crowded()
     run(scheduler)
@@ -221,7 +221,7 @@ def test_a_paused_stream_is_read_again_with_what_it_said() -> None:
     assert run(scheduler)[1] == (StreamOutcome(2, (7,), Ending.LENGTH),)
 
 
-def test_who_comes_waits_behind_who_is_paused() -> None:
+def test_who_comes_waits_behind_who_is_preempted() -> None:
     """Room goes to the oldest first, also when a younger one would fit."""
     scheduler = Scheduler(3, 100, Blocks(4, 4))
     scheduler.start(spec(1, prompt=9, max_tokens=8))
@@ -242,7 +242,7 @@ def test_one_page_stays_free_for_each_that_may_need_it() -> None:
     assert [start.row for start in run(scheduler)[0].started] == [1]
 
 
-def test_a_paused_stream_can_be_cancelled() -> None:
+def test_a_preempted_stream_can_be_cancelled() -> None:
     """Law 9: its row is free at once."""
     scheduler = Scheduler(2, 100, Blocks(2, 4))
     scheduler.start(spec(1, prompt=4, max_tokens=4))

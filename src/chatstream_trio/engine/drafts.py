@@ -5,7 +5,7 @@ summaries, code, quotations and tables (A. Saxena, "Prompt Lookup Decoding", 202
 "Inference with Reference", arXiv:2304.04487). The model checks a whole guess in one decode step.
 Since what a stream says at a position is a function of its logits and one number for that position
 (law 7 of the design), the runner simply chooses as always and keeps the guesses that agree: the
-text is the same with and without speculation, greedy or sampled.
+answer is the same with and without speculation, greedy or sampled.
 
 Pure: it does not know models, rows or turns.
 """

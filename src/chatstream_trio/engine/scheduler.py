@@ -150,8 +150,8 @@ class Scheduler:
     """Rows that were let go of since the last turn was planned; the next one says so. Only those
     that the runner was told of, and a new stream may have one of them already."""
     _preempted: list[int] = field(factory=list, init=False)
-    """Numbers of the streams that were preempted for the planned turn; ``settle`` tells of them.
-    Empty between turns."""
+    """Numbers of the streams that were preempted for the turn that was planned last; its ``settle``
+    tells of them."""
 
     @classmethod
     def of(cls, info: RunnerInfo, prefill_chunk: int, speculate: int = 0) -> Scheduler:
@@ -261,7 +261,6 @@ class Scheduler:
         by_row = {stream.row: stream for stream in self._streams.values()}
         steps = {step.row: step for step in result.steps}
         outcomes = [StreamOutcome(number, paused=True) for number in self._preempted]
-        self._preempted = []
         for chunk in turn.prefill:
             stream = by_row[chunk.row]
             self._placement.fill(stream, chunk.stop)

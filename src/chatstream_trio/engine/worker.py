@@ -73,10 +73,10 @@ def work(
             hand_over(untold.pop(0))
 
     while True:
-        pause = max(0.0, next_turn - clock()) if scheduler.active else None
-        if pause != 0 or not runner.info.computes_aside:
+        sleep = max(0.0, next_turn - clock()) if scheduler.active else None
+        if sleep != 0 or not runner.info.computes_aside:
             deliver()
-        commands = yield pause
+        commands = yield sleep
         let_go: list[StreamOutcome] = []
         for command in commands:
             match command:
