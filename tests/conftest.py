@@ -16,6 +16,7 @@ NEEDS_TORCH = (
     "engine/test_crossing.py",
     "engine/test_graphs.py",
     "engine/test_quantized.py",
+    "engine/test_likelihoods.py",
     "engine/test_linears.py",
     "engine/test_loading.py",
     "engine/test_out_of_memory.py",

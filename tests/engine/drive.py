@@ -15,6 +15,7 @@ from chatstream_trio.engine.runner import (
     GREEDY,
     Decode,
     Finish,
+    Likelihood,
     Prefill,
     Runner,
     RunnerInfo,
@@ -195,6 +196,8 @@ class Loop:
 
     tokens: dict[int, list[int]] = field(factory=dict)
     """What each stream has said, by its number."""
+    logprobs: dict[int, list[Likelihood]] = field(factory=dict)
+    """By the stream's number, where it asked for them."""
     cached: dict[int, int] = field(factory=dict)
     """Tokens of its prompt that it found in the KV memory, by its number."""
     preempted: int = 0
@@ -231,6 +234,7 @@ def run_turns(
         for outcome in scheduler.settle(turn, result):
             assert outcome.fault is None, outcome
             loop.tokens.setdefault(outcome.number, []).extend(outcome.tokens)
+            loop.logprobs.setdefault(outcome.number, []).extend(outcome.logprobs)
             loop.cached[outcome.number] = outcome.cached_tokens
     assert scheduler.blocks.free == runner.info.blocks
     return loop

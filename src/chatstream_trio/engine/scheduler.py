@@ -281,7 +281,7 @@ class Scheduler:
         if step.fault is not None:
             outcome = StreamOutcome(stream.spec.number, finished=Ending.FAULT, fault=step.fault)
         else:
-            outcome = stream.accept(step.tokens)
+            outcome = stream.accept(step.tokens, step.logprobs)
         if outcome.finished is not None:
             self._release(stream.spec.number, sound=outcome.fault is None)
         return outcome

@@ -11,7 +11,7 @@ from attrs import define, frozen
 
 from chatstream_trio.engine.blocks import Table
 from chatstream_trio.engine.drafts import Drafter
-from chatstream_trio.engine.runner import GREEDY, Sampling
+from chatstream_trio.engine.runner import GREEDY, Likelihood, Sampling
 
 
 class Ending(Enum):
@@ -62,6 +62,8 @@ class StreamOutcome:
     """Tokens of its prompt that did not have to be read."""
     paused: bool = False
     """Whether it was preempted, or lost its runner: it goes on later."""
+    logprobs: tuple[Likelihood, ...] = ()
+    """How likely each of the tokens was, where the stream asked."""
 
 
 @define
@@ -116,8 +118,8 @@ class Stream:
             return ()
         return self.drafter.guess(self.tokens, room)
 
-    def accept(self, new: tuple[int, ...]) -> StreamOutcome:
-        """Take new tokens up to the first that ends the stream."""
+    def accept(self, new: tuple[int, ...], logprobs: tuple[Likelihood, ...] = ()) -> StreamOutcome:
+        """Take new tokens, and how likely they were, up to the first that ends the stream."""
         kept: list[int] = []
         ending = None
         for token in new:
@@ -129,4 +131,10 @@ class Stream:
             if len(self.tokens) >= self.longest:
                 ending = Ending.LENGTH
                 break
-        return StreamOutcome(self.spec.number, tuple(kept), ending, cached_tokens=self.cached)
+        return StreamOutcome(
+            self.spec.number,
+            tuple(kept),
+            ending,
+            cached_tokens=self.cached,
+            logprobs=logprobs[: len(kept)],
+        )

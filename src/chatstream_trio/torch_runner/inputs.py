@@ -27,7 +27,7 @@ class Given:
 
     @property
     def size(self) -> Shape:
-        """Its own."""
+        """How many tokens, and how many wanted logits."""
         return Shape(self.ids.shape[1], len(self.wanted))
 
     def padded(self, least: Shape) -> Given:

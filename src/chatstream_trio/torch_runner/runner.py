@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from attrs import evolve
 
 from chatstream_trio.engine.checks import check_turn
 from chatstream_trio.engine.runner import (
     Decode,
     Finish,
+    Likelihood,
     Prefill,
     RunnerInfo,
     RunnerLost,
@@ -28,6 +30,7 @@ from chatstream_trio.engine.runner import (
 from chatstream_trio.errors import first_line
 from chatstream_trio.torch_runner.forward import ForwardPass
 from chatstream_trio.torch_runner.kv import KvPool
+from chatstream_trio.torch_runner.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.sampler import FAULT, Sampler
 from chatstream_trio.torch_runner.transfer import fetch
@@ -108,9 +111,15 @@ class TransformersRunner:
         if not outputs.asked:
             return TurnResult
         rows, positions = zip(*outputs.asked, strict=True)
-        tokens = fetch(self._sampler.choose(outputs.logits, rows, positions))
+        likely: Read = dict
+        if asked := self._sampler.asked(rows):
+            likelihoods = Likelihoods.of(outputs.logits, asked, self._info.vocab_size)
+        chosen = self._sampler.choose(outputs.logits, rows, positions)
+        if asked:
+            likely = likelihoods.of_chosen(chosen)
+        tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _result(rows, tokens(), drafts)
+        return lambda: _result(rows, tokens(), drafts, likely())
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -140,12 +149,24 @@ def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
 
 
 def _result(
-    rows: Sequence[int], tokens: Sequence[int], drafts: Mapping[int, tuple[int, ...]]
+    rows: Sequence[int],
+    tokens: Sequence[int],
+    drafts: Mapping[int, tuple[int, ...]],
+    likely: Mapping[int, Likelihood],
 ) -> TurnResult:
     chosen: dict[int, list[int]] = {}
     for row, token in zip(rows, tokens, strict=True):
         chosen.setdefault(row, []).append(token)
-    return TurnResult(tuple(_step(row, said, drafts.get(row, ())) for row, said in chosen.items()))
+    steps = [_step(row, said, drafts.get(row, ())) for row, said in chosen.items()]
+    if likely:
+        by_row: dict[int, list[Likelihood]] = {}
+        for line, found in likely.items():
+            by_row.setdefault(rows[line], []).append(found)
+        steps = [
+            evolve(step, logprobs=tuple(by_row.get(step.row, ())[: len(step.tokens)]))
+            for step in steps
+        ]
+    return TurnResult(tuple(steps))
 
 
 def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:

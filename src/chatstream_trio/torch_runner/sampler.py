@@ -98,6 +98,11 @@ class Sampler:
         if tokens:
             self._history[row, : len(tokens)] = send(tokens, self._device)
 
+    def asked(self, rows: Sequence[int]) -> dict[int, int]:
+        """By line, of those that want to know how likely tokens are: how many are to be named."""
+        wanted = ((line, self._rows[row].sampling.logprobs) for line, row in enumerate(rows))
+        return {line: most for line, most in wanted if most is not None}
+
     def choose(
         self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
     ) -> torch.Tensor:

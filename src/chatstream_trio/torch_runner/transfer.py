@@ -21,8 +21,8 @@ def send(numbers: Any, device: torch.device, dtype: torch.dtype | None = None) -
     return tensor.to(device)
 
 
-def fetch(tensor: torch.Tensor) -> Callable[[], list[int]]:
-    """Bring a tensor ``[n]`` home: what is returned waits until it is there."""
+def fetch(tensor: torch.Tensor) -> Callable[[], list[Any]]:
+    """Bring a tensor home: what is returned waits until it is there, as a (nested) list."""
     if tensor.device.type != "cuda":
         return partial(torch.Tensor.tolist, tensor)
     home = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -30,9 +30,9 @@ def fetch(tensor: torch.Tensor) -> Callable[[], list[int]]:
     arrived = torch.cuda.Event()
     arrived.record()
 
-    def wait() -> list[int]:
+    def wait() -> list[Any]:
         arrived.synchronize()
-        numbers: list[int] = home.tolist()
+        numbers: list[Any] = home.tolist()
         return numbers
 
     return wait

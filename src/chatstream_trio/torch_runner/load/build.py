@@ -13,7 +13,7 @@ import torch
 from attrs import evolve, frozen
 from transformers import PreTrainedModel
 
-from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError, first_line
 from chatstream_trio.torch_runner import graphs
 from chatstream_trio.torch_runner.attention.backend import Backend
@@ -99,6 +99,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         vocab_size=rewritten.vocab_size,
         eos_token_ids=loading.eos_token_ids(model, rewritten.vocab_size),
         sampling=loading.sampling_defaults(model),
+        abilities=frozenset({Ability.LOGPROBS}),
         computes_aside=device.type != "cpu",
         notes=(*_notes(fitted, pool, options.rows), *recorded),
         block_size=pool.block_size,
