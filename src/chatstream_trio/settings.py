@@ -163,6 +163,11 @@ class Settings:
     """Take what looks like a control token in a message for one: whoever may ask can then forge the
     other side's turns. Off, it is text."""
 
+    unknown_fields: str = field(default="warn", validator=_one_of("refuse", "warn"))
+    """What becomes of fields in a request that nobody knows: warn passes over them and names them,
+    once in the log and in the header X-Ignored-Fields of the reply; refuse is a 400. What would
+    change the answer and cannot be done is refused in any case."""
+
     client_key: str = field(default="auto", validator=_one_of("auto", "bearer", "address"))
     """Who a client is, without configured keys: auto, bearer or address. Seats are dealt fairly
     among clients. auto is the address, and on loopback a bearer token where there is one."""

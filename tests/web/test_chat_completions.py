@@ -152,7 +152,7 @@ BAD_BODIES: list[tuple[bytes | dict[str, Any], str | None]] = [
 
 async def test_bad_input_is_refused_by_name_and_holds_nothing() -> None:
     """Each a 400 that names the field; no seat was ever taken, and no place is held."""
-    async with open_house(max_model_len=100) as house:
+    async with open_house(max_model_len=100, unknown_fields="refuse") as house:
         for body, param in BAD_BODIES:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             response = await house.client.post("/v1/chat/completions", content=data)

@@ -16,6 +16,7 @@ from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.events import FinishReason, Usage
 from chatstream_trio.generation.reader import Reader
 from chatstream_trio.request import ChatRequest, Timeouts
+from chatstream_trio.web.bodies.reading import Unknown
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.errors import ErrorReply
 
@@ -29,6 +30,8 @@ class Given:
     vocab_size: int
     timeouts: Timeouts
     """Those of the headers; the shorter of theirs and the body's counts."""
+    unknown: Unknown
+    """To be told of fields that nobody knows."""
 
 
 @frozen
