@@ -121,7 +121,7 @@ class ChatRequest:
 
     messages: Sequence[Message] = field(validator=_check_messages)
     max_tokens: int | None = field(default=None, validator=_at_least(1))
-    """None: as much as the context leaves."""
+    """None, or more than that: as much as the context leaves."""
     sampling: SamplingOptions = SamplingOptions()
     stop: Sequence[str] = field(default=(), validator=_check_stop)
     """The answer ends before the first of these; they are never part of it."""
