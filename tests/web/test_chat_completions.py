@@ -216,7 +216,7 @@ async def test_an_answer_beyond_the_context_is_cut_to_it() -> None:
 
 async def test_minus_one_is_no_seed() -> None:
     """As peers read it: -1 asks for another answer each time, and is no seed of its own."""
-    parsed = parse_chat(json.dumps(chat_body(seed=-1, top_k=-1, max_tokens=-1)).encode(), "m")
+    parsed = parse_chat(json.dumps(chat_body(seed=-1, top_k=-1, max_tokens=-1)).encode())
     call = parsed.to_request(10, Timeouts())
     assert (call.sampling.seed, call.sampling.top_k, call.max_tokens) == (None, None, None)
 

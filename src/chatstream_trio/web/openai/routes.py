@@ -7,7 +7,8 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from chatstream_trio.errors import ModelNotServed
+from chatstream_trio.errors import Loading
+from chatstream_trio.service import ChatStream
 from chatstream_trio.web.answering import answer, json_response, speak
 from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -27,21 +28,20 @@ async def chat_completions() -> Response:
 
 @blueprint.get("/models")
 async def models() -> Response:
-    """The one model that is served."""
+    """The one model that is served, under each of its names."""
     current_client()
-    return json_response({"object": "list", "data": [_model_json(current_chat().model_id)]})
+    chat = current_chat()
+    cards = [_model_json(chat, name) for name in chat.names.said]
+    return json_response({"object": "list", "data": cards})
 
 
 @blueprint.get("/models/<path:name>")
 async def model(name: str) -> Response:
     """The model, if it is the one."""
     current_client()
-    served = current_chat().model_id
-    if name != served:
-        raise ModelNotServed(
-            f"the model {name[:200]!r} is not served here; {served!r} is", param="model"
-        )
-    return json_response(_model_json(served))
+    chat = current_chat()
+    chat.names.check(name)
+    return json_response(_model_json(chat, name))
 
 
 @blueprint.delete("/streams/<id>")
@@ -60,5 +60,15 @@ async def cancel(id: str) -> Response:
     )
 
 
-def _model_json(id: str) -> dict[str, Any]:
-    return {"id": id, "object": "model", "created": STARTED_AT, "owned_by": "chatstream-trio"}
+def _model_json(chat: ChatStream, id: str) -> dict[str, Any]:
+    try:
+        context = chat.info.max_model_len
+    except Loading:
+        context = None
+    return {
+        "id": id,
+        "object": "model",
+        "created": STARTED_AT,
+        "owned_by": "chatstream-trio",
+        "max_model_len": context,
+    }

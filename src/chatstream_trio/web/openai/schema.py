@@ -18,7 +18,7 @@ from attrs import fields
 from chatstream_trio import conversation
 from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.conversation import Message
-from chatstream_trio.errors import InvalidRequest, ModelNotServed
+from chatstream_trio.errors import InvalidRequest
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire, read, refuse_unknown
 from chatstream_trio.web.openai.foreign import (
@@ -180,20 +180,15 @@ def _unless_minus_one(value: int | None) -> int | None:
 
 
 def parse_chat(
-    body: bytes, model: str, walk: Walk = iter, unknown: Unknown = refuse_unknown
+    body: bytes, walk: Walk = iter, unknown: Unknown = refuse_unknown
 ) -> ChatCompletionBody:
-    """Read the body of a request for ``model``, the one model that is served.
+    """Read the body of a request.
 
     Raises:
         InvalidRequest: Broken JSON, or a field that is missing, ill-typed or unsupported; or
             what ``unknown`` raises.
-        ModelNotServed: It asks for another model.
     """
     parsed = read(ChatCompletionBody, body, walk, unknown)
     if parsed.stream_options is not None and not parsed.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
-    if parsed.model not in (None, model):
-        raise ModelNotServed(
-            f"the model {parsed.model[:200]!r} is not served here; {model!r} is", param="model"
-        )
     return parsed
