@@ -18,7 +18,7 @@ from chatstream_trio.engine.engine import LocalEngine
 from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
 from chatstream_trio.engine.messages import WorkerSpec
 from chatstream_trio.engine.runner import RunnerInfo
-from chatstream_trio.errors import Draining, EngineFailed, ModelNotServed
+from chatstream_trio.errors import Draining, EngineFailed, Loading, ModelNotServed
 from chatstream_trio.generation.requests import Requests
 from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.keeper import Keeper
@@ -173,6 +173,17 @@ class House:
             Loading: It is not loaded yet.
         """
         return self._engine.info
+
+    @property
+    def codec(self) -> Codec:
+        """The loaded model's words; safe in several threads.
+
+        Raises:
+            Loading: It is not loaded yet.
+        """
+        if self._codec is None:
+            raise Loading("the model is still loading")
+        return self._codec
 
     def _spacing(self) -> float:
         """Seconds between two pieces of a stream's text, so that all together keep the rate; none
