@@ -83,6 +83,7 @@ JSONS = blocks("json")
 def server() -> Iterator[str]:
     """The URL of a scripted server in a process of its own."""
     command = [sys.executable, "-m", "chatstream_trio", "serve", "--model", "scripted"]
+    command += ["--unknown-fields", "refuse"]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(
         [*command, "--port", "0"], stderr=subprocess.PIPE, text=True, env=env
@@ -133,7 +134,7 @@ def test_curl_examples_get_an_answer(block: Block, server: str) -> None:
     )
     answer = done.stdout.decode()
     assert answer
-    assert "unknown field" not in answer
+    assert "unknown or unsupported field" not in answer
     assert "was not found on the server" not in answer
 
 

@@ -440,18 +440,27 @@ async def test_a_prompt_too_long_is_refused_and_holds_nothing(
 ) -> None:
     """Law 2: measured while it keeps its place; a refusal leaves nothing held."""
     async with open_house(max_active=1, max_waiting=1, max_model_len=10) as chat:
-        for request, param in [
-            (ask("w " * 10), "messages"),
-            (ask("a b c", max_tokens=7), "max_tokens"),
-        ]:
-            with pytest.raises(ContextTooLong) as refusal:
-                async with chat.generate(request):
+        for words, max_tokens in [(10, None), (9, 1), (10, 1)]:
+            with pytest.raises(
+                ContextTooLong, match="maximum context length is 10 tokens"
+            ) as refusal:
+                async with chat.generate(ask("w " * words, max_tokens=max_tokens)):
                     raise AssertionError
-            assert refusal.value.param == param
+            assert refusal.value.param == "messages"
             assert_empty(chat)
-        (guest,) = await seat(nursery, chat, "a b c")  # as much as the context leaves
+
+
+@pytest.mark.parametrize("max_tokens", [None, 6, 7, 10**12])
+async def test_an_answer_fills_the_context_at_most(
+    nursery: trio.Nursery, autojump_clock: MockClock, max_tokens: int | None
+) -> None:
+    """More than what it leaves is as much as it leaves; it says that it was cut."""
+    async with open_house(max_active=1, max_model_len=10) as chat:
+        (guest,) = await seat(nursery, chat, "a b c", max_tokens=max_tokens)
         await guest.over.wait()
         assert guest.finished.usage == Usage(4, 6)
+        assert guest.finished.reason is FinishReason.LENGTH
+        assert_empty(chat)
 
 
 async def test_a_faulty_stream_ends_alone(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -47,7 +47,7 @@ class UnsupportedEncoding(InvalidRequest):
 
 
 class ContextTooLong(InvalidRequest):
-    """The prompt, or the prompt plus ``max_tokens``, exceeds the model's context."""
+    """The prompt leaves no room for an answer in the model's context."""
 
     code = "context_length_exceeded"
 

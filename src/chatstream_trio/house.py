@@ -5,7 +5,7 @@ It starts nothing and takes no request: the service does. It does not know HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import trio
@@ -18,7 +18,7 @@ from chatstream_trio.engine.engine import LocalEngine
 from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
 from chatstream_trio.engine.messages import WorkerSpec
 from chatstream_trio.engine.runner import RunnerInfo
-from chatstream_trio.errors import Draining, EngineFailed
+from chatstream_trio.errors import Draining, EngineFailed, Loading, ModelNotServed
 from chatstream_trio.generation.requests import Requests
 from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.keeper import Keeper
@@ -26,6 +26,7 @@ from chatstream_trio.models import Model, Progress
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 
+ANY_NAME = "*"
 LONGEST_SPACING = 0.1
 """Seconds between two pieces of a stream's text, however many streams there are: readers see no
 halting."""
@@ -51,6 +52,38 @@ class Status:
     streams: tuple[GenerationStatus, ...]
 
 
+@frozen
+class Names:
+    """By which names clients may ask for the one model that is served."""
+
+    said: tuple[str, ...]
+    """At least one. The first is what replies say."""
+    any: bool = False
+    """Whether every other name will do as well."""
+
+    @classmethod
+    def of(cls, own: str, given: Sequence[str]) -> Names:
+        """Those that are given, where ``*`` is any; else the model's own."""
+        said = tuple(name for name in given if name != ANY_NAME)
+        return cls(said or (own,), ANY_NAME in given)
+
+    @property
+    def first(self) -> str:
+        """The model's id."""
+        return self.said[0]
+
+    def check(self, name: str | None) -> None:
+        """Pass if this is a name of the model, or none at all.
+
+        Raises:
+            ModelNotServed: It is another's.
+        """
+        if name is not None and not self.any and name not in self.said:
+            raise ModelNotServed(
+                f"the model {name[:200]!r} is not served here; {self.first!r} is", param="model"
+            )
+
+
 class House:
     """All parts of a service, and who tells whom."""
 
@@ -65,7 +98,7 @@ class House:
         weights: Mapping[str, float] | None,
     ) -> None:
         self.settings = settings
-        self.model_id = model.id
+        self.names = Names.of(model.id, settings.served_model_name)
         self._model = model
         self._admission = Admission(
             settings.max_active,
@@ -93,6 +126,11 @@ class House:
         self.version = 0
         """Counts the changes of who sits, waits, generates or is gone."""
         self._change = trio.Event()
+
+    @property
+    def model_id(self) -> str:
+        """What the model is called in replies."""
+        return self.names.first
 
     @property
     def failure(self) -> Exception | None:
@@ -135,6 +173,17 @@ class House:
             Loading: It is not loaded yet.
         """
         return self._engine.info
+
+    @property
+    def codec(self) -> Codec:
+        """The loaded model's words; safe in several threads.
+
+        Raises:
+            Loading: It is not loaded yet.
+        """
+        if self._codec is None:
+            raise Loading("the model is still loading")
+        return self._codec
 
     def _spacing(self) -> float:
         """Seconds between two pieces of a stream's text, so that all together keep the rate; none

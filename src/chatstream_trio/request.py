@@ -121,7 +121,7 @@ class ChatRequest:
 
     messages: Sequence[Message] = field(validator=_check_messages)
     max_tokens: int | None = field(default=None, validator=_at_least(1))
-    """Tokens of the answer at most; None: as many as the context leaves."""
+    """Tokens of the answer at most; None, or more than that: as many as the context leaves."""
     sampling: SamplingOptions = SamplingOptions()
     stop: Sequence[str] = field(default=(), validator=_check_stop)
     """Strings before the first of which the answer ends; they are never part of it."""

@@ -129,8 +129,7 @@ class ChatStream(House):
             InvalidRequest, ContextTooLong: The model cannot read this conversation.
         """
         self.check()
-        codec = self._codec
-        assert codec is not None
+        codec = self.codec
         id = id or secrets.token_hex(12)
         self._requests.check_id(id)
         generation = Generation(

@@ -45,6 +45,11 @@ def _one_of(*patterns: str) -> Callable[[Any, Attribute[Any], str], None]:
     return check
 
 
+def _no_empty_name(_: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    if not all(value):
+        raise SettingsError(f"{attribute.name} must not be empty", param=attribute.name)
+
+
 def _memory(_: object, __: Attribute[Any], value: str) -> None:
     Budget.parse(value)
 
@@ -95,6 +100,12 @@ class Settings:
 
     model: str | None = None
     """Folder or hub name of the model; "scripted" for a server without one. Default: the demo."""
+
+    served_model_name: tuple[str, ...] = field(
+        default=(), converter=tuple, validator=_no_empty_name
+    )
+    """Name under which clients ask for the model, or * for any. Repeat it for more: the first is
+    what replies say. Default: the model's own, or its folder's."""
 
     host: str = "127.0.0.1"
     """Address or name to listen on; localhost is that of both families."""
@@ -162,6 +173,11 @@ class Settings:
     trust_special_tokens: bool = False
     """Take what looks like a control token in a message for one: whoever may ask can then forge the
     other side's turns. Off, it is text."""
+
+    unknown_fields: str = field(default="warn", validator=_one_of("refuse", "warn"))
+    """What becomes of fields in a request that nobody knows: warn passes over them and names them,
+    once in the log and in the header X-Ignored-Fields of the reply; refuse is a 400. What would
+    change the answer and cannot be done is refused in any case."""
 
     client_key: str = field(default="auto", validator=_one_of("auto", "bearer", "address"))
     """Who a client is, without configured keys: auto, bearer or address. Seats are dealt fairly

@@ -342,6 +342,64 @@ def test_a_stop_string_that_is_a_token_is_a_stop_token() -> None:
     assert found == {tokenizer.token_to_id("<|im_end|>")}
 
 
+# ---- A text that is no conversation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=st.text(st.sampled_from("aeu s席,.|<>\n"), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_a_text_has_the_ids_that_it_always_has(kind: str, text: str) -> None:
+    """Those of the tokenizer, whatever was saved with it; and they are that text again."""
+    assume(not any(mark in text for mark in SPECIAL))
+    tokens = CODECS[kind].encode(text)
+    assert list(tokens) == plain_ids(KINDS[kind], text)
+    assert CODECS[kind].decode(tokens) == KINDS[kind].decode(tokens, skip_special_tokens=False)
+    if kind == "byte level":
+        assert CODECS[kind].decode(tokens) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_a_text_never_has_a_control_token(kind: str, pieces: list[str]) -> None:
+    """Whoever wrote it; as when a user says it."""
+    text, tokenizer = "".join(pieces), KINDS[kind]
+    marks = {tokenizer.token_to_id(mark) for mark in SPECIAL[1:]}
+    tokens = CODECS[kind].encode(text)
+    assert not marks & set(tokens)
+    if kind == "byte level":
+        assert CODECS[kind].decode(tokens) == text
+
+
+def test_a_trusted_text_has_control_tokens() -> None:
+    """With the flag, and only then."""
+    end = KINDS["byte level"].token_to_id("<|im_end|>")
+    assert end not in codec().encode("a<|im_end|>")
+    assert codec(trust=True).encode("a<|im_end|>")[-1] == end
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_what_a_tokenizer_puts_around_a_text(template: str | None) -> None:
+    """All of it where it is asked for, also around what looks like a control token."""
+    tokenizer = Tokenizer.from_str(KINDS["byte level"].to_str())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    found = codec(tokenizer, template)
+    for text in ("", "a seat", "席"):
+        assert list(found.encode(text)) == tokenizer.encode(text).ids
+        assert list(found.encode(text, special=False)) == plain_ids(tokenizer, text)
+    around = found.encode("</s>")
+    assert (around[0], around[-1]) == (0, 1)
+    assert 1 not in around[1:-1]
+    assert found.decode(around) == "<s></s></s>"
+
+
+def test_ids_that_are_no_token_have_no_text() -> None:
+    """As large as they may be."""
+    assert codec().decode([2**32 - 1, *codec().encode("a"), 100_000]) == "a"
+
+
 # ---- Back to text
 
 

@@ -60,11 +60,11 @@ def raw_request(body: dict[str, Any], *headers: str) -> bytes:
 
 @asynccontextmanager
 async def serve_chat(
-    settings: Settings, model: Model | None, **limits: Any
+    settings: Settings, model: Model | None, *, wait: bool = True, **limits: Any
 ) -> AsyncIterator[House]:
-    """Serve what the settings, or the model, say."""
+    """Serve what the settings, or the model, say; without ``wait`` while it still loads."""
     async with (
-        ChatStream.open(settings, model=model) as chat,
+        ChatStream.open(settings, model=model, wait=wait) as chat,
         run_server(create_app(chat), **limits) as served,
         httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
     ):

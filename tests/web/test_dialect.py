@@ -140,7 +140,10 @@ async def test_whole_and_in_a_stream() -> None:
         assert stream.headers["content-type"].startswith("text/plain")
         assert (stream.headers["x-loud"], stream.headers["x-stream-id"]) == ("yes", "mine")
         assert dialect.given[-1].timeouts.total == 9
-        assert (dialect.given[-1].model, dialect.given[-1].vocab_size) == ("scripted", VOCAB_SIZE)
+        assert (dialect.given[-1].names.first, dialect.given[-1].vocab_size) == (
+            "scripted",
+            VOCAB_SIZE,
+        )
 
 
 async def test_errors_are_said_in_it() -> None:

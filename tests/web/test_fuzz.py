@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import open_house
 
-from chatstream_trio.web.openai.schema import CHANGES_NOTHING
+from chatstream_trio.web.openai.foreign import CHANGES_NOTHING, HABITS
 
 NUMBERS = st.one_of(
     st.integers(-3, 60),
@@ -71,9 +72,20 @@ BODIES = st.fixed_dictionaries(
     {"messages": st.one_of(MESSAGES, MESSAGES, MESSAGES, JSON)},
     optional={
         name: st.one_of(NUMBERS, JSON, st.lists(WORDS), st.dictionaries(st.just("7"), NUMBERS))
-        for name in (*OURS, *CHANGES_NOTHING)
+        for name in (*OURS, *CHANGES_NOTHING, *HABITS, "odd")
     },
 )
+TOKENS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": st.one_of(WORDS, JSON),
+        "tokens": st.one_of(st.lists(st.integers(-1, 2**33), max_size=4), st.just([]), JSON),
+        "messages": MESSAGES,
+        "add_special_tokens": st.one_of(st.booleans(), JSON),
+        "model": st.one_of(st.just("scripted"), JSON),
+    },
+)
+"""For ``/tokenize`` and ``/detokenize``."""
 NEARLY = st.builds(
     lambda messages, odd: {"messages": messages, **odd},
     st.just([{"role": "user", "content": "a b"}]),
@@ -107,20 +119,24 @@ def as_bytes(body: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-async def test_no_body_is_too_odd() -> None:
+@pytest.mark.parametrize("unknown", ["refuse", "warn"])
+async def test_no_body_is_too_odd(unknown: str) -> None:
     """Bodies, headers and histories of any kind, against a real server."""
-    async with open_house(pace=0, max_model_len=40, max_active=4) as house:
+    async with open_house(pace=0, max_model_len=40, max_active=4, unknown_fields=unknown) as house:
         seen: set[int] = set()
 
         def fuzz() -> None:
             with httpx.Client(base_url=house.served.urls[0], timeout=20) as client:
 
-                @given(st.one_of(BODIES, NEARLY), HEADERS, st.integers(4, 12))
-                @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+                @given(st.one_of(BODIES, NEARLY, TOKENS), HEADERS, st.integers(4, 12))
+                @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
                 def send(body: Any, headers: dict[str, str], cut: int) -> None:
                     data = as_bytes(body)
                     data = data[: len(data) * cut // 8]  # some are broken off
-                    reply = client.post("/v1/chat/completions", content=data, headers=headers)
+                    path = "/v1/chat/completions"
+                    if {"prompt", "tokens"} & set(body):
+                        path = "/detokenize" if "tokens" in body else "/tokenize"
+                    reply = client.post(path, content=data, headers=headers)
                     assert reply.status_code in FINE, reply.text
                     if reply.status_code != 200:
                         error = reply.json()["error"]

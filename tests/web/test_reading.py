@@ -20,7 +20,7 @@ class Leaf(Wire, frozen=True):
 
 
 class Branch(Wire, frozen=True):
-    foreign = Foreign({"label": lambda value: isinstance(value, str)}, empty=True)
+    foreign = Foreign(labels={"label": lambda value: isinstance(value, str)}, empty=True)
     leaves: str | list[Leaf]
     one: Leaf | None = None
 
@@ -63,6 +63,27 @@ def test_unknown_fields_are_found_wherever_they_are() -> None:
     )
     assert refused(branches=[{"leaves": "", "one": {"text": "", "x": 1}}]) == "branches[0].one.x"
     assert refused(branches=[], zz=1, aa=2) == "zz"  # the first that the client wrote
+
+
+def test_unknown_fields_may_be_passed_over() -> None:
+    """Whoever reads a body says so, and is told of each by its path; what matters is refused."""
+    seen: list[str] = []
+    leaf = {"text": "a", "odd": {"x": [1]}}
+    body = {"branches": [{"leaves": [leaf], "one": leaf, "label": 5, "": 1}], "odd": None, "n": 1}
+    assert read(Tree, json.dumps(body).encode(), unknown=seen.append) == Tree(
+        [Branch([Leaf("a")], Leaf("a"))]
+    )
+    assert seen == [
+        "branches[0].leaves[0].odd",
+        "branches[0].one.odd",
+        "branches[0].label",
+        "branches[0].",
+        "odd",
+    ]
+    with pytest.raises(UnsupportedField):
+        read(Tree, json.dumps({**body, "n": 2}).encode(), unknown=seen.append)
+    with pytest.raises(InvalidRequest, match="JSON"):
+        read(Tree, b'{"branches": [], "odd": [}', unknown=seen.append)
 
 
 def test_what_changes_nothing_may_be_there() -> None:

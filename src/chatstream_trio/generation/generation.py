@@ -111,7 +111,7 @@ class Generation:
             stop_tokens: Tokens that end the answer, besides those that the request names.
 
         Raises:
-            ContextTooLong: It does not fit, alone or with ``max_tokens``.
+            ContextTooLong: It leaves no room for an answer.
         """
         self._prepared = Prepared.of(self.request, prompt, stop_tokens, self._engine.info)
         transcript = Transcript.of(prompt.decoder, self.request.stop)

@@ -35,22 +35,20 @@ class Prepared:
             info: The model.
 
         Raises:
-            ContextTooLong: It does not fit, alone or with ``max_tokens``.
+            ContextTooLong: The prompt leaves no room for an answer.
         """
         room = info.max_model_len - len(prompt.tokens)
-        asked = request.max_tokens
-        if room < 1 or (asked is not None and asked > room):
-            wanted = "" if room < 1 else f" and max_tokens is {asked}"
+        if room < 1:
             raise ContextTooLong(
                 f"the model's maximum context length is {info.max_model_len} tokens; "
-                f"the prompt has {len(prompt.tokens)}{wanted}",
-                param="messages" if room < 1 else "max_tokens",
+                f"the prompt has {len(prompt.tokens)}",
+                param="messages",
             )
         eos = frozenset() if request.ignore_eos else info.eos_token_ids
         spec = StreamSpec(
             0,
             prompt.tokens,
-            room if asked is None else asked,
+            room if request.max_tokens is None else min(room, request.max_tokens),
             resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
             eos | request.stop_token_ids | stop_tokens,
         )

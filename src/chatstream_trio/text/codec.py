@@ -7,7 +7,7 @@ scripted runner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -56,6 +56,28 @@ class Codec(Protocol):
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The ids of those stop strings that are a token which no text has in it."""
+        ...
+
+    def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
+        """The ids of a text that is no conversation.
+
+        What looks like a control token in it is text, as in what a user says.
+
+        Args:
+            text: Any.
+            special: Whether what the tokenizer puts around a text is put there.
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of some ids, with that of control tokens.
+
+        Args:
+            tokens: Each from 0 to 2**32 - 1. One that is no token has no text.
+
+        Raises:
+            UnsupportedField: This codec has no vocabulary to find them in.
+        """
         ...
 
 

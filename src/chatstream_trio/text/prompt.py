@@ -33,8 +33,8 @@ class ChatCodec:
     trust_special_tokens: bool = False
     _template: ChatTemplate = field(init=False)
     _backend: Tokenizer = field(init=False)
-    _beginning: tuple[int, ...] = field(init=False)
-    """What the tokenizer itself puts before a text that no template was made for."""
+    _around: tuple[tuple[int, ...], tuple[int, ...]] = field(init=False)
+    """What the tokenizer itself puts before and behind a text that no template was made for."""
     _control: ControlTokens | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -45,14 +45,13 @@ class ChatCodec:
         backend.no_padding()
         backend.encode_special_tokens = False
         template = ChatTemplate(self.tokenizer)
-        beginning = () if template.source else _beginning_of(backend)
         control = None
         if not self.trust_special_tokens:
             control = ControlTokens.of(backend, template.source)
         for name, value in (
             ("_template", template),
             ("_backend", backend),
-            ("_beginning", beginning),
+            ("_around", _around(backend)),
             ("_control", control),
         ):
             object.__setattr__(self, name, value)
@@ -63,7 +62,8 @@ class ChatCodec:
         spoken = with_pauses(conversation.messages)
         messages = PausingList(message.to_dict() for message in spoken)
         self._template.check(messages)
-        tokens = (*self._beginning, *self._encode(messages, most))
+        beginning = () if self._template.source else self._around[0]
+        tokens = (*beginning, *self._encode(messages, most))
         if not tokens:
             raise InvalidRequest("the prompt is empty", param="messages")
         _check_length(len(tokens), most)
@@ -74,6 +74,28 @@ class ChatCodec:
         wanted = set(stops)
         added = self._backend.get_added_tokens_decoder()
         return frozenset(id for id, token in added.items() if token.content in wanted)
+
+    def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
+        """See :class:`~chatstream_trio.text.codec.Codec`."""
+        tokens = self._encode_text(text)
+        if not special:
+            return tuple(tokens)
+        before, behind = self._around
+        return (*before, *tokens, *behind)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See :class:`~chatstream_trio.text.codec.Codec`."""
+        # As with encoding, this is the way that gives up Python's lock.
+        (text,) = self._backend.decode_batch([list(tokens)], skip_special_tokens=False)
+        return str(text)
+
+    def _encode_text(self, text: str) -> Sequence[int]:
+        if self._control is not None:
+            hidden = self._control.hide({"role": "user", "content": text})["content"]
+            if hidden != text:
+                return self._control.encode(hidden)
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        return list(encoding.ids)
 
     def _encode(self, messages: Sequence[Mapping[str, str]], most: int | None) -> Sequence[int]:
         if self._control is not None:
@@ -87,12 +109,12 @@ class ChatCodec:
         return list(encoding.ids)
 
 
-def _beginning_of(backend: Tokenizer) -> tuple[int, ...]:
-    """The tokens that the tokenizer puts before a text, without those that it puts behind it."""
+def _around(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that the tokenizer puts before a text, and those that it puts behind it."""
     whole, bare = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
     starts = range(len(whole) - len(bare) + 1)
     at = next((at for at in starts if whole[at : at + len(bare)] == bare), 0)
-    return tuple(whole[:at])
+    return tuple(whole[:at]), tuple(whole[at + len(bare) :])
 
 
 def _check_length(length: int, most: int | None) -> None:

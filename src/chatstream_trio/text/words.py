@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from zlib import crc32
 
@@ -11,6 +11,7 @@ from attrs import frozen
 
 from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.conversation import Conversation
+from chatstream_trio.errors import UnsupportedField
 from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 
 SEPARATOR = 0
@@ -42,6 +43,22 @@ class WordCodec:
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """None: all tokens are words."""
         return frozenset()
+
+    def encode(self, text: str, *, special: bool = True) -> tuple[int, ...]:
+        """The words, as they would be in a message. Nothing is put around them."""
+        return tuple(token_id(word) for word in with_pauses(_words(text))) if text else ()
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Not even the words that were just encoded: an id is a checksum.
+
+        Raises:
+            UnsupportedField: Always, but for no token at all.
+        """
+        if tokens:
+            raise UnsupportedField(
+                "the scripted model has no vocabulary in which to find tokens", param="tokens"
+            )
+        return ""
 
 
 def token_id(word: str) -> int:

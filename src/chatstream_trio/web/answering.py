@@ -22,7 +22,7 @@ from chatstream_trio.service import ChatStream
 from chatstream_trio.web.bodies.body_reader import read_body
 from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.chunks import Chunks
-from chatstream_trio.web.current import current_chat, current_client
+from chatstream_trio.web.current import current_chat, current_client, current_ignored, own_up
 from chatstream_trio.web.dialect import Call, Dialect, Given, Head, Whole
 from chatstream_trio.web.errors import refuse
 from chatstream_trio.web.sse import to_json
@@ -83,9 +83,10 @@ def json_response(value: Any) -> Response:
 
 
 async def _name_the_request(response: Response) -> Response:
-    """Every reply to a generation says its id, a refusal too."""
+    """Every reply to a generation says its id, a refusal too; and what was passed over."""
     if "request_id" in g:
         response.headers["X-Request-Id"] = response.headers[STREAM_ID] = g.request_id
+    response.headers.update(own_up())
     return response
 
 
@@ -107,7 +108,7 @@ async def _read(chat: ChatStream, dialect: Dialect) -> Call:
     """What is asked. What is large is read aside."""
     timeouts = timeouts_in(request.headers)
     data = await read_body(request, chat.settings.max_body_bytes)
-    given = Given(chat.model_id, chat.info.vocab_size, timeouts)
+    given = Given(chat.names, chat.info.vocab_size, timeouts, current_ignored())
     if len(data) < LARGE_BODY:
         return dialect.parse(data, given, iter)
     return await chat.aside(lambda: dialect.parse(data, given, with_pauses), size=len(data))

@@ -15,7 +15,9 @@ from attrs import frozen
 from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.events import FinishReason, Usage
 from chatstream_trio.generation.reader import Reader
+from chatstream_trio.house import Names
 from chatstream_trio.request import ChatRequest, Timeouts
+from chatstream_trio.web.bodies.reading import Unknown
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.errors import ErrorReply
 
@@ -24,11 +26,13 @@ from chatstream_trio.web.errors import ErrorReply
 class Given:
     """What a dialect is told besides the body."""
 
-    model: str
-    """The id of the one model that is served."""
+    names: Names
+    """Of the one model that is served."""
     vocab_size: int
     timeouts: Timeouts
     """Those of the headers; the shorter of theirs and the body's counts."""
+    unknown: Unknown
+    """To be told of fields that nobody knows."""
 
 
 @frozen

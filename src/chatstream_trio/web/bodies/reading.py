@@ -2,6 +2,7 @@
 
 A struct declares what an object of a body may hold; msgspec checks it. What msgspec passes over is
 found here, for every API in the same walk over the whole body: fields that a struct does not have.
+What becomes of those that nobody knows is up to whoever reads the body.
 And an object is cut into its fields before any of them is built, so that a client cannot have
 millions of objects made for a field that is refused anyway.
 """
@@ -22,6 +23,8 @@ from chatstream_trio.errors import InvalidRequest, UnsupportedField
 
 Harmless = Callable[[Any], bool]
 """Whether a value of a field that we do not have changes nothing."""
+Unknown = Callable[[str], None]
+"""Told the path of a field that nobody knows, and passes over it or raises."""
 
 MOST_OBJECTS = 2**14
 """In one list."""
@@ -36,7 +39,11 @@ class Foreign:
     """Which fields may be in an object that its struct does not have."""
 
     harmless: Mapping[str, Harmless] = field(factory=dict)
-    """Fields of the API, and which of their values change nothing, besides null."""
+    """Fields that change the answer, and which of their values do not, besides null. With any other
+    they are refused."""
+    labels: Mapping[str, Harmless] = field(factory=dict)
+    """Fields that change no answer, and with which values nobody need hear of it, null besides.
+    With any other they are like fields that nobody knows."""
     empty: bool = False
     """Whether any field may be there that says nothing: null, false, or nothing in it."""
 
@@ -55,20 +62,30 @@ T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
 
 
-def read(cls: type[W], body: bytes, walk: Walk = iter) -> W:
+def refuse_unknown(at: str) -> None:
+    """An :data:`Unknown` that passes over nothing.
+
+    Raises:
+        InvalidRequest: Always.
+    """
+    raise InvalidRequest(f"unknown or unsupported field {at!r}", param=at)
+
+
+def read(cls: type[W], body: bytes, walk: Walk = iter, unknown: Unknown = refuse_unknown) -> W:
     """The body of a request as an instance of ``cls``.
 
     Args:
         cls: What is to be in it.
         body: JSON.
         walk: Goes through what a client may have made long.
+        unknown: Told of every field that nobody knows, in whatever depth.
 
     Raises:
-        InvalidRequest: Broken JSON; or a field that is missing, ill-typed or unknown, or a list
-            that is too long: ``param`` is its path, such as ``messages[0].content``.
-        UnsupportedField: A field of the API that we do not have, with a value that matters.
+        InvalidRequest: Broken JSON; or a field that is missing or ill-typed, or a list that is too
+            long: ``param`` is its path, such as ``messages[0].content``. And what ``unknown`` does.
+        UnsupportedField: A field that we do not have, with a value that matters.
     """
-    return _Reader(walk).object(cls, body, "")
+    return _Reader(walk, unknown).object(cls, body, "")
 
 
 def _value_of(raw: msgspec.Raw, at: str) -> Any:
@@ -83,6 +100,7 @@ def _value_of(raw: msgspec.Raw, at: str) -> Any:
 @frozen
 class _Reader:
     walk: Walk
+    unknown: Unknown
 
     def object(self, cls: type[W], raw: bytes | msgspec.Raw, at: str) -> W:
         fields = _decode(_objects(), raw, at)
@@ -109,10 +127,12 @@ class _Reader:
             value = _value_of(raw, at)
             if value is None or harmless(value):
                 return
-            if not foreign.empty:
-                raise UnsupportedField(f"this value of {name} is not supported here", param=at)
-        kind = "unknown or unsupported" if foreign.empty else "unknown"
-        raise InvalidRequest(f"{kind} field {at!r}", param=at)
+            raise UnsupportedField(f"this value of {name} is not supported here", param=at)
+        if (fine := foreign.labels.get(name)) is not None:
+            value = _value_of(raw, at)
+            if value is None or fine(value):
+                return
+        self.unknown(at)
 
     def _value(self, kind: _Field, raw: msgspec.Raw, at: str) -> Any:
         opening = bytes(memoryview(raw)[:1])

@@ -26,7 +26,14 @@ from chatstream_trio.web.gates.origins import ANY, Origins, Visit
 from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.sse import to_json
 
-EXPOSED = ("X-Request-Id", "X-Stream-Id", "Retry-After", "x-should-retry", "WWW-Authenticate")
+EXPOSED = (
+    "X-Request-Id",
+    "X-Stream-Id",
+    "X-Ignored-Fields",
+    "Retry-After",
+    "x-should-retry",
+    "WWW-Authenticate",
+)
 """Headers of an answer that a page may read, besides the few that it always may."""
 _ASKED = "authorization, content-type, x-stream-id, x-timeout-queue, x-timeout-first-token, "
 _ASKED += "x-timeout-total"

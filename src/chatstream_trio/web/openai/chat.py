@@ -63,7 +63,8 @@ class ChatCompletions:
 
     def parse(self, body: bytes, given: Given, walk: Walk) -> ChatCall:
         """Read a body of ``POST /v1/chat/completions``."""
-        said = parse_chat(body, given.model, walk)
+        said = parse_chat(body, walk, given.unknown)
+        given.names.check(said.model)
         options = said.stream_options
         return ChatCall(
             said.to_request(given.vocab_size, given.timeouts, walk),

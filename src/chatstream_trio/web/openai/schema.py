@@ -1,8 +1,9 @@
 """OpenAI's chat completions as structs: the body of a request, and what it asks for.
 
 Types are checked in :mod:`chatstream_trio.web.bodies.reading`, ranges by
-:mod:`chatstream_trio.request`. Nothing is silently ignored: a field that we do not know is refused
-by name, and one that we know and cannot do is refused unless its value changes nothing.
+:mod:`chatstream_trio.request`. A field that changes the answer and that we do not have is refused
+by name, unless its value changes nothing (:mod:`.foreign`); of one that we do not know, whoever
+reads the body is told.
 
 The field names are those of https://platform.openai.com/docs/api-reference/chat/create, and of
 vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``ignore_eos``.
@@ -10,7 +11,6 @@ vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from attrs import fields
@@ -18,56 +18,25 @@ from attrs import fields
 from chatstream_trio import conversation
 from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.conversation import Message
-from chatstream_trio.errors import InvalidRequest, ModelNotServed
+from chatstream_trio.errors import InvalidRequest
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts
-from chatstream_trio.web.bodies.reading import Foreign, Harmless, Wire, read
+from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire, read, refuse_unknown
+from chatstream_trio.web.openai.foreign import (
+    CHANGES_NOTHING,
+    HABITS,
+    LABELS,
+    PARTS_OF_SPEECH,
+    is_off,
+)
 
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
 
 
-_is_string: Harmless = lambda value: isinstance(value, str)  # noqa: E731
-
-CHANGES_NOTHING: Mapping[str, Harmless] = {
-    "n": lambda value: value == 1 and value is not True,
-    "logprobs": lambda value: value is False,
-    "top_logprobs": lambda value: value == 0 and value is not False,
-    "tools": lambda value: value == [],
-    "functions": lambda value: value == [],
-    "tool_choice": lambda value: value in ("none", "auto"),
-    "function_call": lambda value: value in ("none", "auto"),
-    "parallel_tool_calls": lambda value: isinstance(value, bool),
-    "response_format": lambda value: value == {"type": "text"},
-    "modalities": lambda value: value == ["text"],
-    "audio": lambda value: False,
-    "prediction": lambda value: False,
-    "reasoning_effort": lambda value: value == "none",
-    "verbosity": lambda value: value == "medium",
-    "web_search_options": lambda value: False,
-    "service_tier": lambda value: value in ("auto", "default"),
-    "store": lambda value: value is False,
-    "user": _is_string,
-    "safety_identifier": _is_string,
-    "prompt_cache_key": _is_string,
-    "prompt_cache_retention": _is_string,
-    "metadata": lambda value: isinstance(value, dict),
-}
-"""Fields of OpenAI's schema that we do not have, and which of their values change nothing."""
-
-_LABELS: Mapping[str, Harmless] = {
-    "id": _is_string,
-    "annotations": lambda value: isinstance(value, list),
-    "cache_control": lambda value: isinstance(value, dict),
-    "metadata": lambda value: isinstance(value, dict),
-}
-"""Fields of messages and their parts that clients put there, or send back from an earlier answer,
-and that only label. Any field may be there that says nothing."""
-
-
 class TextPart(Wire, frozen=True):
     """A part of a message; other kinds of part are refused."""
 
-    foreign = Foreign(_LABELS, empty=True)
+    foreign = Foreign(labels=LABELS, empty=True)
     type: Literal["text"]
     text: str
 
@@ -75,7 +44,7 @@ class TextPart(Wire, frozen=True):
 class ChatMessage(Wire, frozen=True):
     """A message as it comes over the wire."""
 
-    foreign = Foreign(_LABELS, empty=True)
+    foreign = Foreign(PARTS_OF_SPEECH, LABELS, empty=True)
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
@@ -92,6 +61,7 @@ class ChatMessage(Wire, frozen=True):
 class StreamOptions(Wire, frozen=True):
     """What a stream brings besides text."""
 
+    foreign = Foreign({"continuous_usage_stats": is_off})
     include_usage: bool | None = None
     include_queue: bool | None = None
     """Ours: queue positions as data events too."""
@@ -110,7 +80,7 @@ class TimeoutsBody(Wire, frozen=True):
 class ChatCompletionBody(Wire, frozen=True):
     """The body of ``POST /v1/chat/completions``."""
 
-    foreign = Foreign(CHANGES_NOTHING)
+    foreign = Foreign(CHANGES_NOTHING, HABITS)
     messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
@@ -209,18 +179,16 @@ def _unless_minus_one(value: int | None) -> int | None:
     return None if value == -1 else value
 
 
-def parse_chat(body: bytes, model: str, walk: Walk = iter) -> ChatCompletionBody:
-    """Read the body of a request for ``model``, the one model that is served.
+def parse_chat(
+    body: bytes, walk: Walk = iter, unknown: Unknown = refuse_unknown
+) -> ChatCompletionBody:
+    """Read the body of a request.
 
     Raises:
-        InvalidRequest: Broken JSON, or a field that is missing, unknown, ill-typed or unsupported.
-        ModelNotServed: It asks for another model.
+        InvalidRequest: Broken JSON, or a field that is missing, ill-typed or unsupported; or
+            what ``unknown`` raises.
     """
-    parsed = read(ChatCompletionBody, body, walk)
+    parsed = read(ChatCompletionBody, body, walk, unknown)
     if parsed.stream_options is not None and not parsed.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
-    if parsed.model not in (None, model):
-        raise ModelNotServed(
-            f"the model {parsed.model[:200]!r} is not served here; {model!r} is", param="model"
-        )
     return parsed
