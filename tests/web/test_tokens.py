@@ -67,6 +67,7 @@ async def test_a_text_and_a_conversation() -> None:
         assert (await house.status())["turns"] > 0  # of the one that was asked for
 
 
+@pytest.mark.torch  # transformers comes with it
 async def test_real_tokens() -> None:
     """Those of the model's own tokenizer and template; and back, with control tokens."""
     async with real_words() as (house, tokenizer):
@@ -84,6 +85,7 @@ async def test_real_tokens() -> None:
         assert back.json() == {"prompt": text}
 
 
+@pytest.mark.torch  # transformers comes with it
 async def test_what_is_written_is_text() -> None:
     """In a text as in a conversation, unless the server trusts it; it reads back as it was."""
     async with real_words() as (house, tokenizer):
@@ -124,6 +126,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
 ]
 
 
+@pytest.mark.torch  # transformers comes with it
 async def test_what_is_wrong_is_named() -> None:
     """In OpenAI's shape, whatever it is."""
     async with real_words(max_body_bytes=2000) as (house, _):
