@@ -58,8 +58,8 @@ LINES = {
     "web": "errors events generation house aside request service settings web/bodies web/transport"
     " | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "conversation errors events generation aside request service web web/bodies"
-    " | attrs quart",
+    "web/openai": "conversation errors events generation house aside request service text web"
+    " web/bodies | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",

@@ -75,6 +75,17 @@ BODIES = st.fixed_dictionaries(
         for name in (*OURS, *CHANGES_NOTHING, *HABITS, "odd")
     },
 )
+TOKENS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt": st.one_of(WORDS, JSON),
+        "tokens": st.one_of(st.lists(st.integers(-1, 2**33), max_size=4), st.just([]), JSON),
+        "messages": MESSAGES,
+        "add_special_tokens": st.one_of(st.booleans(), JSON),
+        "model": st.one_of(st.just("scripted"), JSON),
+    },
+)
+"""For ``/tokenize`` and ``/detokenize``."""
 NEARLY = st.builds(
     lambda messages, odd: {"messages": messages, **odd},
     st.just([{"role": "user", "content": "a b"}]),
@@ -117,12 +128,15 @@ async def test_no_body_is_too_odd(unknown: str) -> None:
         def fuzz() -> None:
             with httpx.Client(base_url=house.served.urls[0], timeout=20) as client:
 
-                @given(st.one_of(BODIES, NEARLY), HEADERS, st.integers(4, 12))
+                @given(st.one_of(BODIES, NEARLY, TOKENS), HEADERS, st.integers(4, 12))
                 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
                 def send(body: Any, headers: dict[str, str], cut: int) -> None:
                     data = as_bytes(body)
                     data = data[: len(data) * cut // 8]  # some are broken off
-                    reply = client.post("/v1/chat/completions", content=data, headers=headers)
+                    path = "/v1/chat/completions"
+                    if {"prompt", "tokens"} & set(body):
+                        path = "/detokenize" if "tokens" in body else "/tokenize"
+                    reply = client.post(path, content=data, headers=headers)
                     assert reply.status_code in FINE, reply.text
                     if reply.status_code != 200:
                         error = reply.json()["error"]

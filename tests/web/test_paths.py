@@ -24,7 +24,7 @@ async def ask(served: Served, method: str, target: str, *headers: str) -> RawRes
 @pytest.mark.parametrize(
     "target",
     [
-        "/", "/v1", "/v1/", "/v1/nowhere", "/v2/models", "/models", "/v1/models/", "/v1//models",
+        "/", "/v1", "/v1/", "/v1/nowhere", "/v2/models", "/v1/models/", "/models/", "/v1//models",
         "/v1/../x", "/v1/%2e%2e/x", "/v1/chat%2Fcompletion", "/v1/chat/completions/", "/V1/MODELS",
         "/health/", "/status/x", "/%00%ff%0d%0a", "/v1/%E2%80%AE", "*", "?", "x", "/..//../x",
         "/static/x", "/favicon.ico", "/robots.txt", "http://localhost/v1/x",
@@ -44,10 +44,14 @@ async def test_a_404_says_what_there_is(target: str, caplog: pytest.LogCaptureFi
                 "GET /v1/models,",
                 "GET /v1/models/{name}",
                 "DELETE /v1/streams/{id}",
+                "POST /v1/tokenize",
+                "GET /v1/version",
                 "GET /health",
                 "GET /status/stream",
             ):
                 assert there in error["message"]
+            assert error["message"].endswith("; what is below /v1 also without it")
+            assert " /models" not in error["message"]
     assert not caplog.records
 
 
@@ -63,7 +67,8 @@ async def test_a_long_path_is_cut() -> None:
 async def test_leading_slashes_are_one() -> None:
     """As of a client whose base URL ends with a slash."""
     async with open_house() as house:
-        assert (await ask(house.served, "GET", "//v1/models")).status == 200
+        for target in ("//v1/models", "//models", "/models"):
+            assert (await ask(house.served, "GET", target)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,9 @@ async def test_leading_slashes_are_one() -> None:
         ("DELETE", "/v1/models", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/v1/models/scripted", {"GET", "HEAD", "OPTIONS"}),
         ("GET", "/v1/streams/x", {"DELETE", "OPTIONS"}),
+        ("GET", "/chat/completions", {"POST", "OPTIONS"}),
+        ("GET", "/tokenize", {"POST", "OPTIONS"}),
+        ("POST", "/version", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/health", {"GET", "HEAD", "OPTIONS"}),
         ("BREW", "/status", {"GET", "HEAD", "OPTIONS"}),
         ("CONNECT", "/status", {"GET", "HEAD", "OPTIONS"}),
@@ -125,8 +133,10 @@ async def test_below_our_prefixes_in_their_app() -> None:
                 message = json.loads(response.body)["error"]["message"]
                 assert "POST /v1/chat/completions" in message
                 assert "theirs" not in message
+                assert "without" not in message
             response = await ask(served, "DELETE", "/health")
             assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-            assert b"<title>404" in (await ask(served, "GET", "/nowhere")).body
+            for target in ("/nowhere", "/models", "/version"):
+                assert b"<title>404" in (await ask(served, "GET", target)).body
             assert (await ask(served, "GET", "/slash")).status == 308
             assert (await ask(served, "GET", "/v1/theirs")).body == b"mine"

@@ -68,9 +68,10 @@ def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    for blueprint in BLUEPRINTS:
+    blueprints = (*BLUEPRINTS, routes.bare) if whole else BLUEPRINTS
+    for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    gate = Gate(app.asgi_app, Paths(app, BLUEPRINTS, whole), Origins(settings))
+    gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings))
     app.asgi_app = gate  # type: ignore[method-assign]
 
 

@@ -48,13 +48,16 @@ class Paths:
     def _names(self) -> set[str]:
         return {blueprint.name for blueprint in self.blueprints}
 
+    @property
+    def _prefixes(self) -> list[str]:
+        return [blueprint.url_prefix for blueprint in self.blueprints if blueprint.url_prefix]
+
     def _claims(self, path: str) -> bool:
         return self.whole or self._is_below(path)
 
     def _is_below(self, path: str) -> bool:
         path = "/" + path.lstrip("/")
-        prefixes = [blueprint.url_prefix for blueprint in self.blueprints if blueprint.url_prefix]
-        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes):
+        if any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes):
             return True
         return path in (path for path, _ in self._all())
 
@@ -68,8 +71,14 @@ class Paths:
         return [(path, _spoken(methods)) for path, methods in found.items()]
 
     def _missing(self, path: str) -> NotFound:
-        there = ", ".join(f"{'|'.join(methods)} {path}" for path, methods in self._all())
-        return NotFound(f"there is no {_cut(path)} here; there are {there}")
+        found = dict(self._all())
+        twins = {f"{prefix}{path}": path for prefix in self._prefixes for path in found}
+        bare = {path for longer, path in twins.items() if longer in found}
+        there = ", ".join(
+            f"{'|'.join(methods)} {path}" for path, methods in found.items() if path not in bare
+        )
+        also = f"; what is below {' or '.join(self._prefixes)} also without it" if bare else ""
+        return NotFound(f"there is no {_cut(path)} here; there are {there}{also}")
 
     def _wrong_method(self, path: str, method: str, error: MethodNotAllowed) -> MethodNotAllowed:
         valid = sorted(error.valid_methods or ())

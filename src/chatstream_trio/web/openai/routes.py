@@ -1,8 +1,13 @@
-"""``/v1``: chat completions as OpenAI's clients know them, models, and cancelling by id."""
+"""The paths of OpenAI's API, and of its peers beside it: below ``/v1``, and without it.
+
+Chat completions, models, tokens, cancelling by id, and the version.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from importlib import metadata
 from typing import Any
 
 from quart import Blueprint, Response
@@ -12,21 +17,17 @@ from chatstream_trio.service import ChatStream
 from chatstream_trio.web.answering import answer, json_response, speak
 from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.openai.chat import ChatCompletions
+from chatstream_trio.web.openai.tokens import detokenize, tokenize
 
 CHAT = ChatCompletions()
 STARTED_AT = int(time.time())
 
-blueprint = Blueprint("chatstream_openai", __name__, url_prefix="/v1")
-speak(blueprint, CHAT)
 
-
-@blueprint.post("/chat/completions")
 async def chat_completions() -> Response:
     """Answer a conversation, streaming or whole."""
     return await answer(CHAT)
 
 
-@blueprint.get("/models")
 async def models() -> Response:
     """The one model that is served, under each of its names."""
     current_client()
@@ -35,7 +36,6 @@ async def models() -> Response:
     return json_response({"object": "list", "data": cards})
 
 
-@blueprint.get("/models/<path:name>")
 async def model(name: str) -> Response:
     """The model, if it is the one."""
     current_client()
@@ -44,7 +44,6 @@ async def model(name: str) -> Response:
     return json_response(_model_json(chat, name))
 
 
-@blueprint.delete("/streams/<id>")
 async def cancel(id: str) -> Response:
     """End a request by its id, and say how it ended: one's own, or for an admin anybody's."""
     client = current_client()
@@ -60,6 +59,12 @@ async def cancel(id: str) -> Response:
     )
 
 
+async def version() -> Response:
+    """That of this package."""
+    current_client()
+    return json_response({"version": metadata.version("chatstream-trio")})
+
+
 def _model_json(chat: ChatStream, id: str) -> dict[str, Any]:
     try:
         context = chat.info.max_model_len
@@ -72,3 +77,27 @@ def _model_json(chat: ChatStream, id: str) -> dict[str, Any]:
         "owned_by": "chatstream-trio",
         "max_model_len": context,
     }
+
+
+ROUTES: tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...] = (
+    ("POST", "/chat/completions", chat_completions),
+    ("GET", "/models", models),
+    ("GET", "/models/<path:name>", model),
+    ("POST", "/tokenize", tokenize),
+    ("POST", "/detokenize", detokenize),
+    ("DELETE", "/streams/<id>", cancel),
+    ("GET", "/version", version),
+)
+
+
+def _blueprint(name: str, prefix: str | None) -> Blueprint:
+    blueprint = Blueprint(name, __name__, url_prefix=prefix)
+    speak(blueprint, CHAT)
+    for method, path, handler in ROUTES:
+        blueprint.add_url_rule(path, view_func=handler, methods=[method])
+    return blueprint
+
+
+blueprint = _blueprint("chatstream_openai", "/v1")
+bare = _blueprint("chatstream_openai_bare", None)
+"""The same without ``/v1``, where the whole app is ours."""
