@@ -50,7 +50,7 @@ async def test_a_404_says_what_there_is(target: str, caplog: pytest.LogCaptureFi
                 "GET /status/stream",
             ):
                 assert there in error["message"]
-            assert error["message"].endswith("; also without /v1")
+            assert error["message"].endswith("; what is below /v1 also without it")
             assert " /models" not in error["message"]
     assert not caplog.records
 

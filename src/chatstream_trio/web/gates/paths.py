@@ -77,7 +77,7 @@ class Paths:
         there = ", ".join(
             f"{'|'.join(methods)} {path}" for path, methods in found.items() if path not in bare
         )
-        also = f"; also without {' or '.join(self._prefixes)}" if bare else ""
+        also = f"; what is below {' or '.join(self._prefixes)} also without it" if bare else ""
         return NotFound(f"there is no {_cut(path)} here; there are {there}{also}")
 
     def _wrong_method(self, path: str, method: str, error: MethodNotAllowed) -> MethodNotAllowed:
