@@ -43,10 +43,24 @@ class Started:
 
 
 @frozen
+class TokenLikelihood:
+    """How likely a token was, by the model's raw logits, and what would have been likelier."""
+
+    token: bytes
+    """What it stands for by itself: maybe half a character."""
+    logprob: float
+    """Natural logarithm of its probability."""
+    best: tuple[tuple[bytes, float], ...] = ()
+    """The likeliest tokens with their log-probabilities, the likeliest first."""
+
+
+@frozen
 class Text:
     """A piece of the answer: whole characters, possibly of several tokens."""
 
     text: str
+    logprobs: tuple[TokenLikelihood, ...] = ()
+    """Of the tokens up to here that no earlier piece has told of, where they were asked for."""
 
 
 @frozen

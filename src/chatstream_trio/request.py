@@ -74,6 +74,7 @@ class SamplingOptions:
     frequency_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
+    logprobs: int | None = None
 
 
 def _check_seconds(_: object, attribute: Attribute[Any], value: float | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from chatstream_trio.conversation import Conversation, Message, TextPart
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded, UnsupportedField
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
+from chatstream_trio.text.token_bytes import TokenBytes
 from chatstream_trio.text.words import WordCodec
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
@@ -401,6 +402,38 @@ def test_ids_that_are_no_token_have_no_text() -> None:
 
 
 # ---- Back to text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=st.text(st.sampled_from("a席seat é🎉\n<|"), max_size=30))
+@settings(max_examples=80, deadline=None)
+def test_the_bytes_of_a_texts_tokens_are_the_text(kind: str, text: str) -> None:
+    """Whatever a character was cut into; SentencePiece's kinds put a blank before a text."""
+    assume(not any(mark in text for mark in SPECIAL))
+    bytes_of = TokenBytes.of(KINDS[kind])
+    joined = b"".join(map(bytes_of, plain_ids(KINDS[kind], text)))
+    if kind == "byte level":
+        assert joined == text.encode()
+    elif kind == "byte fallback":
+        assert joined in (text.encode(), f" {text}".encode())
+    else:  # a unigram says <s> for what it does not know
+        assert joined.replace(b"<s>", b"").decode() in {*letters_of(text)}
+
+
+def letters_of(text: str) -> Iterator[str]:
+    """The text with and without a blank before it, less what a unigram may not know."""
+    known = "".join(letter for letter in text if letter in "a席seat \n<|")
+    yield from (known, f" {known}", text, f" {text}")
+
+
+def test_the_bytes_of_marks_and_of_ids_that_are_none() -> None:
+    """A mark is what it looks like; an id beyond the vocabulary is nothing."""
+    for tokenizer in KINDS.values():
+        bytes_of = TokenBytes.of(tokenizer)
+        assert [bytes_of(tokenizer.token_to_id(mark)) for mark in SPECIAL] == [
+            mark.encode() for mark in SPECIAL
+        ]
+        assert bytes_of(tokenizer.get_vocab_size() + 7) == b""
 
 
 @pytest.mark.parametrize("kind", KINDS)

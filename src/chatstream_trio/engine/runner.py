@@ -75,7 +75,9 @@ class Sampling:
     grammar: Grammar | None = None
     """What the answer must be. How far the answer is in it, the runner knows by row and position,
     so that a turn that runs again changes nothing."""
-    logprobs: int | None = None
+    logprobs: int | None = field(
+        default=None, validator=validators.optional(_between(0, 2**31 - 1))
+    )
     """How many of the likeliest tokens are named at each position, with their log-probabilities;
     0 gives that of the chosen token alone. None: not asked for."""
 

@@ -6,9 +6,10 @@ import logging
 
 from attrs import define, field
 
+from chatstream_trio.engine.runner import Likelihood
 from chatstream_trio.engine.streams import Ending, StreamOutcome
 from chatstream_trio.errors import EngineFailed, StreamFault
-from chatstream_trio.events import Finished, FinishReason, Usage
+from chatstream_trio.events import Finished, FinishReason, TokenLikelihood, Usage
 from chatstream_trio.text.answer import Answer, Transcript
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ class Output:
     _transcript: Transcript
     prompt_tokens: int
     completion_tokens: int = field(default=0, init=False)
+    _untold: list[TokenLikelihood] = field(factory=list, init=False)  # of tokens whose text is held
     _cached_tokens: int = field(default=0, init=False)  # of the prompt, the most that was ever said
 
     @property
@@ -44,22 +46,36 @@ class Output:
 
     def _take(self, outcome: StreamOutcome) -> None:
         self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
-        for token in outcome.tokens:
+        for at, token in enumerate(outcome.tokens):
             self.completion_tokens += 1
-            self.answer.say(self._transcript.push(token))
+            text = self._transcript.push(token)
+            if outcome.logprobs:
+                self._untold.append(self._named(token, outcome.logprobs[at]))
+            if text:
+                self._say(text)
             if self._transcript.stopped:
                 return self._finish(FinishReason.STOP)  # tokens behind it are dropped
         match outcome.finished:
             case None:
                 return None
             case Ending.STOP | Ending.LENGTH as ending:
-                self.answer.say(self._transcript.flush())
+                self._say(self._transcript.flush())
                 stopped = self._transcript.stopped or ending is Ending.STOP
                 return self._finish(FinishReason.STOP if stopped else FinishReason.LENGTH)
             case Ending.LOST:
                 return self.answer.fail(EngineFailed(outcome.fault or "the engine has ended"))
             case _:
                 return self.answer.fail(StreamFault(f"this stream failed: {outcome.fault}"))
+
+    def _say(self, text: str) -> None:
+        """Say it, with how likely the tokens were that nothing was said of yet."""
+        told, self._untold = tuple(self._untold), []
+        self.answer.say(text, told)
+
+    def _named(self, token: int, found: Likelihood) -> TokenLikelihood:
+        bytes_of = self._transcript.bytes_of
+        best = tuple((bytes_of(id), logprob) for id, logprob in found.best)
+        return TokenLikelihood(bytes_of(token), found.logprob, best)
 
     def _finish(self, reason: FinishReason) -> None:
         self.answer.finish(Finished(reason, self.usage))

@@ -7,9 +7,9 @@ import secrets
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.errors import ContextTooLong
+from chatstream_trio.errors import ContextTooLong, UnsupportedField
 from chatstream_trio.request import ChatRequest, resolve
 from chatstream_trio.text.codec import Prompt
 
@@ -35,8 +35,13 @@ class Prepared:
             info: The model.
 
         Raises:
+            UnsupportedField: The model's runner cannot do what is asked.
             ContextTooLong: The prompt leaves no room for an answer.
         """
+        if request.sampling.logprobs is not None and Ability.LOGPROBS not in info.abilities:
+            raise UnsupportedField(
+                f"this model is served without {Ability.LOGPROBS.value}", param="logprobs"
+            )
         room = info.max_model_len - len(prompt.tokens)
         if room < 1:
             raise ContextTooLong(

@@ -8,11 +8,12 @@ is complete. Nothing is consumed. This module knows no reader, no clock and no e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from attrs import define, field
 
 from chatstream_trio.errors import ChatStreamError
-from chatstream_trio.events import Finished, Text
+from chatstream_trio.events import Finished, Text, TokenLikelihood
 from chatstream_trio.text.codec import Decoder
 from chatstream_trio.text.stops import StopFinder
 
@@ -39,6 +40,10 @@ class Transcript:
         text = self._decoder.push(token)
         return self._finder.push(text) if text else ""
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for by itself."""
+        return self._decoder.bytes_of(token)
+
     def flush(self) -> str:
         """There are no more tokens: the text that was held back."""
         text = self._finder.push(self._decoder.flush())
@@ -53,7 +58,7 @@ class Answer:
     with ``Finished``, with an error, or cut off with neither when nobody wants it any more.
     """
 
-    _texts: list[str] = field(factory=list, init=False)  # by position, never changed or taken away
+    _texts: list[Text] = field(factory=list, init=False)  # by position; never changed or taken away
     finished: Finished | None = field(default=None, init=False)
     """The last event, once the answer is complete."""
     error: ChatStreamError | None = field(default=None, init=False)
@@ -65,10 +70,11 @@ class Answer:
         """Events so far."""
         return len(self._texts) + (self.finished is not None)
 
-    def say(self, text: str) -> None:
-        """Add a text; nothing, if there is none or the answer has ended."""
-        if text and not self.ended:
-            self._texts.append(text)
+    def say(self, text: str, logprobs: tuple[TokenLikelihood, ...] = ()) -> None:
+        """Add a text, and how likely its tokens were; nothing, if there is none or the answer has
+        ended."""
+        if (text or logprobs) and not self.ended:
+            self._texts.append(Text(text, logprobs))
 
     def finish(self, finished: Finished) -> None:
         """It is complete."""
@@ -91,7 +97,14 @@ class Answer:
             The event, or None where there is none (yet); and the position behind it.
         """
         if position < len(self._texts):
-            return Text("".join(self._texts[position:])), len(self._texts)
+            return _as_one(self._texts[position:]), len(self._texts)
         if self.finished is not None and position == len(self._texts):
             return self.finished, position + 1
         return None, position
+
+
+def _as_one(texts: Sequence[Text]) -> Text:
+    if len(texts) == 1:
+        return texts[0]
+    logprobs = tuple(chain.from_iterable([it.logprobs for it in texts]))
+    return Text("".join([it.text for it in texts]), logprobs)

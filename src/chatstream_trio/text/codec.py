@@ -27,6 +27,10 @@ class Decoder(Protocol):
         """The answer is over: what was held back, without half characters."""
         ...
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for by itself."""
+        ...
+
 
 @frozen
 class Prompt:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import Factory, define, field
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from chatstream_trio.text.token_bytes import TokenBytes
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -27,6 +29,10 @@ class IncrementalDecoder:
     """
 
     tokenizer: Tokenizer
+    bytes_of: TokenBytes = field(
+        default=Factory(lambda self: TokenBytes.of(self.tokenizer), takes_self=True), kw_only=True
+    )
+    """What a token stands for by itself."""
     _stream: DecodeStream = field(init=False)
     _said: list[int] = field(factory=list, init=False)
     """The tokens of the last text: they are the context in which the pending ones are decoded."""

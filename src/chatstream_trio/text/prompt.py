@@ -15,6 +15,7 @@ from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
 from chatstream_trio.text.control import ControlTokens
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.template import ChatTemplate
+from chatstream_trio.text.token_bytes import TokenBytes
 
 
 @frozen
@@ -33,6 +34,7 @@ class ChatCodec:
     trust_special_tokens: bool = False
     _template: ChatTemplate = field(init=False)
     _backend: Tokenizer = field(init=False)
+    _bytes_of: TokenBytes = field(init=False)
     _around: tuple[tuple[int, ...], tuple[int, ...]] = field(init=False)
     """What the tokenizer itself puts before and behind a text that no template was made for."""
     _control: ControlTokens | None = field(init=False)
@@ -51,6 +53,7 @@ class ChatCodec:
         for name, value in (
             ("_template", template),
             ("_backend", backend),
+            ("_bytes_of", TokenBytes.of(backend)),
             ("_around", _around(backend)),
             ("_control", control),
         ):
@@ -67,7 +70,7 @@ class ChatCodec:
         if not tokens:
             raise InvalidRequest("the prompt is empty", param="messages")
         _check_length(len(tokens), most)
-        return Prompt(tokens, IncrementalDecoder(self._backend))
+        return Prompt(tokens, IncrementalDecoder(self._backend, bytes_of=self._bytes_of))
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The special tokens among stop strings: they are never part of the text."""

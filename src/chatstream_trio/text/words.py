@@ -83,3 +83,6 @@ class _WordDecoder:
 
     def flush(self) -> str:
         return ""
+
+    def bytes_of(self, token: int) -> bytes:
+        return self.words[token].encode()

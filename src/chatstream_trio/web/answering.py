@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 
 from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.errors import IdInUse, InvalidRequest
-from chatstream_trio.events import Finished, Text
+from chatstream_trio.events import Finished, Text, TokenLikelihood
 from chatstream_trio.generation.generation import Generation
 from chatstream_trio.request import Timeouts
 from chatstream_trio.service import ChatStream
@@ -144,10 +144,12 @@ async def _complete(generation: Generation) -> Whole:
     reader = generation.read()
     reader.tells_moves = False
     texts: list[str] = []
+    likely: list[TokenLikelihood] = []
     async for event in reader:
         match event:
-            case Text(text):
+            case Text(text, logprobs):
                 texts.append(text)
+                likely += logprobs
             case Finished(reason, usage):
-                return Whole("".join(texts), reason, usage)
+                return Whole("".join(texts), reason, usage, tuple(likely))
     raise AssertionError("a generation ends with Finished or an error")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from chatstream_trio.aside.pauses import Walk
-from chatstream_trio.events import FinishReason, Usage
+from chatstream_trio.events import FinishReason, TokenLikelihood, Usage
 from chatstream_trio.generation.reader import Reader
 from chatstream_trio.house import Names
 from chatstream_trio.request import ChatRequest, Timeouts
@@ -52,6 +52,8 @@ class Whole:
     text: str
     reason: FinishReason
     usage: Usage
+    logprobs: tuple[TokenLikelihood, ...] = ()
+    """Of all tokens, where they were asked for."""
 
 
 class Call(Protocol):

@@ -12,7 +12,7 @@ from chatstream_trio.generation.reader import Reader
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.web.dialect import Given, Head, Whole
 from chatstream_trio.web.errors import ErrorReply
-from chatstream_trio.web.openai.chunks import FINISH_REASONS, ChatChunks, usage_json
+from chatstream_trio.web.openai.chunks import FINISH_REASONS, ChatChunks, logprobs_json, usage_json
 from chatstream_trio.web.openai.schema import parse_chat
 
 
@@ -24,13 +24,14 @@ class ChatCall:
     stream: bool
     include_usage: bool
     include_queue: bool
+    logprobs: bool
 
     def whole(self, head: Head, answer: Whole) -> dict[str, Any]:
         """A ``chat.completion``."""
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": None,
+            "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
             "finish_reason": FINISH_REASONS[answer.reason],
         }
         return {
@@ -51,6 +52,7 @@ class ChatCall:
             head.created,
             include_usage=self.include_usage,
             include_queue=self.include_queue,
+            logprobs=self.logprobs,
         )
 
 
@@ -71,6 +73,7 @@ class ChatCompletions:
             stream=bool(said.stream),
             include_usage=bool(options and options.include_usage),
             include_queue=bool(options and options.include_queue),
+            logprobs=bool(said.logprobs),
         )
 
     def error(self, reply: ErrorReply) -> Any:

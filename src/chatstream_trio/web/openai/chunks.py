@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
 
-from chatstream_trio.events import Event, Finished, FinishReason, Queued, Started, Text, Usage
+from chatstream_trio.events import (
+    Event,
+    Finished,
+    FinishReason,
+    Queued,
+    Started,
+    Text,
+    TokenLikelihood,
+    Usage,
+)
 from chatstream_trio.web import sse
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.errors import ErrorReply
@@ -16,6 +25,10 @@ FINISH_REASONS: Mapping[FinishReason, str] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
 }
+
+
+LEAST_LOGPROB = -9999.0
+"""What OpenAI says of a token that could not come; JSON has no infinity."""
 
 
 @define
@@ -28,6 +41,7 @@ class ChatChunks(Chunks):
     """Unix time in seconds."""
     include_usage: bool = False
     include_queue: bool = False
+    logprobs: bool = False
     _head: dict[str, Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -46,8 +60,8 @@ class ChatChunks(Chunks):
                 if self.include_queue:
                     return sse.data({"queue": {"status": "started"}}) + start
                 return start
-            case Text(text):
-                return self._chunk({"content": text})
+            case Text(text, likely):
+                return self._chunk({"content": text}, likely=likely if self.logprobs else None)
             case Finished(reason, usage):
                 end = self._chunk({}, FINISH_REASONS[reason])
                 return end + self._usage(usage) + sse.DONE
@@ -63,8 +77,18 @@ class ChatChunks(Chunks):
             chunk += sse.data({"queue": _queue_json(queued)})
         return chunk
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self,
+        delta: dict[str, str],
+        finish_reason: str | None = None,
+        likely: Sequence[TokenLikelihood] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": None if likely is None else logprobs_json(likely),
+            "finish_reason": finish_reason,
+        }
         chunk = {**self._head, "choices": [choice]}
         if self.include_usage:
             chunk["usage"] = None
@@ -74,6 +98,24 @@ class ChatChunks(Chunks):
         if not self.include_usage:
             return b""
         return sse.data({**self._head, "choices": [], "usage": usage_json(usage)})
+
+
+def logprobs_json(likely: Sequence[TokenLikelihood]) -> dict[str, Any]:
+    """OpenAI's shape of them."""
+    content = [
+        {
+            **_token_json(it.token, it.logprob),
+            "top_logprobs": [_token_json(token, logprob) for token, logprob in it.best],
+        }
+        for it in likely
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token_json(token: bytes, logprob: float) -> dict[str, Any]:
+    """Half a character is a replacement character here, and whole in its bytes."""
+    text = token.decode("utf-8", "replace")
+    return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(token)}
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from chatstream_trio.web.openai.foreign import (
     is_off,
 )
 
+MOST_LOGPROBS = 20
+"""Of the likeliest tokens at each place, as many as OpenAI names."""
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
 
@@ -100,6 +102,9 @@ class ChatCompletionBody(Wire, frozen=True):
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     timeouts: TimeoutsBody | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens are named at each place; with ``logprobs`` only."""
 
     def to_request(self, vocab_size: int, timeouts: Timeouts, walk: Walk = iter) -> ChatRequest:
         """What the service is asked.
@@ -118,7 +123,7 @@ class ChatCompletionBody(Wire, frozen=True):
         sampling = {
             field.name: getattr(self, field.name)
             for field in fields(SamplingOptions)
-            if field.name != "logit_bias"
+            if field.name not in ("logit_bias", "logprobs")
         }
         for name in ("seed", "top_k"):
             sampling[name] = _unless_minus_one(sampling[name])
@@ -126,12 +131,24 @@ class ChatCompletionBody(Wire, frozen=True):
         return ChatRequest(
             messages=[message.to_message(walk) for message in walk(self.messages)],
             max_tokens=self._max_tokens(),
-            sampling=SamplingOptions(**sampling, logit_bias=self._bias(vocab_size)),
+            sampling=SamplingOptions(
+                **sampling, logit_bias=self._bias(vocab_size), logprobs=self._logprobs()
+            ),
             stop=tuple(text for text in stop if text),
             stop_token_ids=self._stop_token_ids(),
             ignore_eos=bool(self.ignore_eos),
             timeouts=self._timeouts().under(timeouts),
         )
+
+    def _logprobs(self) -> int | None:
+        most = self.top_logprobs or 0
+        if not 0 <= most <= MOST_LOGPROBS:
+            raise InvalidRequest(
+                f"top_logprobs must be between 0 and {MOST_LOGPROBS}", param="top_logprobs"
+            )
+        if most and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+        return most if self.logprobs else None
 
     def _timeouts(self) -> Timeouts:
         asked = self.timeouts
