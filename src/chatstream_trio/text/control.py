@@ -64,7 +64,7 @@ class ControlTokens:
         text = re.sub(
             _placed(self._nonce, "([0-9]+)"), lambda hole: self._texts[int(hole[1])], text
         )
-        (encoding,) = self._renamed.encode_batch([text], add_special_tokens=False)
+        (encoding,) = self._renamed.encode_batch_fast([text], add_special_tokens=False)
         return [self._ids.get(id, id) for id in encoding.ids]
 
     def _placeholder(self, mark: re.Match[str]) -> str:
