@@ -68,8 +68,8 @@ class Output:
             if pieces:
                 self._say(pieces)
             if self._transcript.stopped:
-                self._say(self._transcript.flush())
-                return self._finish(FinishReason.STOP)  # tokens behind it are dropped
+                self.answer.say(*self._transcript.flush())  # a stop string has no tokens
+                return self._finish(FinishReason.STOP)  # those behind it are dropped
         match outcome.finished:
             case None:
                 return None
