@@ -19,6 +19,7 @@ NEEDS_TORCH = (
     "engine/test_likelihoods.py",
     "engine/test_linears.py",
     "engine/test_loading.py",
+    "engine/test_masks.py",
     "engine/test_out_of_memory.py",
     "engine/test_pace.py",
     "engine/test_packing.py",

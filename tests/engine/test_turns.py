@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from drive import run_turns
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream_trio.engine.blocks import Blocks
-from chatstream_trio.engine.runner import Decode, Prefill, Step, Turn, TurnResult
+from chatstream_trio.engine.runner import Decode, Prefill, Sampling, Step, Turn, TurnResult
 from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
@@ -47,6 +48,19 @@ def test_two_that_started_together_advance_side_by_side() -> None:
     turn, outcomes = run(scheduler)
     assert turn.decode == (Decode(0, 7, 3), Decode(1, 7, 5))
     assert [outcome.number for outcome in outcomes] == [1, 2]
+
+
+def test_no_token_ends_a_stream_before_its_least() -> None:
+    """``min_tokens``: until so many were said, the token that would end it is one of them, with
+    whatever was said before it was preempted or lost its runner."""
+    scheduler = Scheduler(1, 100, Blocks(1, ROW))
+    asked = evolve(spec(1), sampling=Sampling(min_tokens=3), said=(5,))
+    scheduler.start(asked)
+    assert [run(scheduler, token=99)[1] for _ in range(3)] == [
+        (StreamOutcome(1, (99,)),),
+        (StreamOutcome(1, (99,)),),
+        (StreamOutcome(1, (), Ending.STOP),),
+    ]
 
 
 def test_newcomers_share_one_budget_oldest_first() -> None:

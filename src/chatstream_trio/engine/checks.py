@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import RunnerInfo, Start, Turn
+from chatstream_trio.engine.runner import RunnerInfo, Sampling, Start, Turn
 
 
 @frozen
@@ -88,8 +89,20 @@ def _check_start(start: Start, table: tuple[int, ...], info: RunnerInfo) -> None
         raise ValueError(f"{start.kept} tokens cannot be kept of block {source}")
     if not 0 <= min(start.prompt) <= max(start.prompt) < info.vocab_size:
         raise ValueError("the prompt has an id outside of the vocabulary")
-    if not all(0 <= id < info.vocab_size for id in start.sampling.logit_bias):
-        raise ValueError("logit_bias has an id outside of the vocabulary")
+    _check_ids(start.sampling, info.vocab_size)
+
+
+def _check_ids(sampling: Sampling, vocab_size: int) -> None:
+    allowed = sampling.allowed_token_ids
+    for name, ids in (
+        ("logit_bias", sampling.logit_bias),
+        ("allowed_token_ids", allowed or ()),
+        ("bad_words", chain.from_iterable(sampling.bad_words)),
+    ):
+        if not all(0 <= id < vocab_size for id in ids):
+            raise ValueError(f"{name} has an id outside of the vocabulary")
+    if allowed == () or () in sampling.bad_words:
+        raise ValueError("no token is allowed, or nothing is a bad word")
 
 
 def _check_blocks(turn: Turn, writes: Sequence[_Write], info: RunnerInfo) -> None:

@@ -243,6 +243,7 @@ class Scheduler:
             source=table.source,
             stream=self._starts,
             said=stream.produced,
+            stop_token_ids=stream.spec.stop_token_ids,
             adapter=stream.spec.adapter,
             pool=stream.spec.pool,
             prompt_logprobs=stream.spec.prompt_logprobs,
@@ -281,7 +282,7 @@ class Scheduler:
         if step.fault is not None:
             outcome = StreamOutcome(stream.spec.number, finished=Ending.FAULT, fault=step.fault)
         else:
-            outcome = stream.accept(step.tokens, step.logprobs)
+            outcome = stream.accept(step)
         if outcome.finished is not None:
             self._release(stream.spec.number, sound=outcome.fault is None)
         return outcome

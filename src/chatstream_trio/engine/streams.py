@@ -11,7 +11,7 @@ from attrs import define, frozen
 
 from chatstream_trio.engine.blocks import Table
 from chatstream_trio.engine.drafts import Drafter
-from chatstream_trio.engine.runner import GREEDY, Likelihood, Sampling
+from chatstream_trio.engine.runner import GREEDY, Likelihood, Sampling, Step
 
 
 class Ending(Enum):
@@ -118,12 +118,12 @@ class Stream:
             return ()
         return self.drafter.guess(self.tokens, room)
 
-    def accept(self, new: tuple[int, ...], logprobs: tuple[Likelihood, ...] = ()) -> StreamOutcome:
+    def accept(self, step: Step) -> StreamOutcome:
         """Take new tokens, and how likely they were, up to the first that ends the stream."""
         kept: list[int] = []
         ending = None
-        for token in new:
-            if token in self.spec.stop_token_ids:
+        for token in step.tokens:
+            if token in self.spec.stop_token_ids and self.produced >= self.spec.sampling.min_tokens:
                 ending = Ending.STOP
                 break
             kept.append(token)
@@ -136,5 +136,5 @@ class Stream:
             tuple(kept),
             ending,
             cached_tokens=self.cached,
-            logprobs=logprobs[: len(kept)],
+            logprobs=step.logprobs[: len(kept)],
         )

@@ -32,10 +32,13 @@ from chatstream_trio.torch_runner.forward import ForwardPass
 from chatstream_trio.torch_runner.kv import KvPool
 from chatstream_trio.torch_runner.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.pieces import Piece
-from chatstream_trio.torch_runner.sampler import FAULT, Sampler
+from chatstream_trio.torch_runner.sampler import FAULT, NOTHING, Sampler
 from chatstream_trio.torch_runner.transfer import fetch
 
-_FAULT = "the model's output was not a number"
+_FAULTS = {
+    FAULT: "the model's output was not a number",
+    NOTHING: "no token is left that this stream may say",
+}
 
 
 class TransformersRunner:
@@ -133,7 +136,8 @@ class TransformersRunner:
             else:
                 self._pool.copy(start.source, own, rest)
         self._prompts[start.row] = start.prompt
-        self._sampler.start(start.row, len(start.prompt) - start.said, start.sampling)
+        told = len(start.prompt) - start.said
+        self._sampler.start(start.row, told, start.sampling, start.stop_token_ids)
         self._sampler.remember(start.row, start.prompt[: start.kept])
         self._streams[start.row] = start.stream
 
@@ -174,10 +178,10 @@ def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
 
     Where the logits behind a right guess are no numbers, they will be so in the next turn as well.
     """
-    if chosen[0] == FAULT:
-        return Step(row, fault=_FAULT)
+    if chosen[0] in _FAULTS:
+        return Step(row, fault=_FAULTS[chosen[0]])
     count = 1
-    while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] != FAULT:
+    while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] >= 0:
         count += 1
     return Step(row, tuple(chosen[:count]))
 
