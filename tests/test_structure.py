@@ -36,8 +36,11 @@ LINES = {
     "torch_runner/kv.py": "| attrs torch",
     "torch_runner/attention": "errors torch_runner/kv torch_runner/pieces torch_runner/spans"
     " | attrs torch transformers",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/kv torch_runner/pieces"
-    " torch_runner/shape torch_runner/spans | attrs torch transformers",
+    "torch_runner/transfer.py": "| torch",
+    "torch_runner/besides": "engine torch_runner/transfer | attrs torch",
+    "torch_runner": "engine errors torch_runner/attention torch_runner/besides torch_runner/kv"
+    " torch_runner/pieces torch_runner/shape torch_runner/spans torch_runner/transfer"
+    " | attrs torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"

@@ -66,7 +66,13 @@ class Start:
     pool: bool = False
     """The end of the prompt gives a vector instead of a token, and the stream is over."""
     prompt_logprobs: int | None = None
-    """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it."""
+    """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it. Nothing
+    of the prompt can be kept then."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether something is asked that is only known while a token is read."""
+        return self.prompt_logprobs is not None
 
     @property
     def needs(self) -> frozenset[Ability]:
@@ -135,6 +141,8 @@ class Likelihood:
     logprob: float
     best: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens with their log-probabilities, the likeliest first."""
+    rank: int | None = None
+    """Where it stands among all tokens, 1 being the likeliest; of a prompt's tokens only."""
 
 
 @frozen

@@ -106,7 +106,8 @@ class Placement:
         growing = sum(self._may_grow(stream) for stream in placed)
         begun = []
         for stream in unplaced:
-            stream.table = self.blocks.take(stream.tokens, spare=growing)
+            all_read = stream.asks is not None
+            stream.table = self.blocks.take(stream.tokens, growing, fresh_only=all_read)
             if stream.table is None:
                 break
             begun.append(stream)
@@ -246,7 +247,7 @@ class Scheduler:
             stop_token_ids=stream.spec.stop_token_ids,
             adapter=stream.spec.adapter,
             pool=stream.spec.pool,
-            prompt_logprobs=stream.spec.prompt_logprobs,
+            prompt_logprobs=stream.asks,
         )
 
     def _decode(self, stream: Stream) -> Decode:

@@ -64,6 +64,9 @@ class StreamOutcome:
     """Whether it was preempted, or lost its runner: it goes on later."""
     logprobs: tuple[Likelihood, ...] = ()
     """How likely each of the tokens was, where the stream asked."""
+    prompt_logprobs: tuple[Likelihood, ...] = ()
+    """How likely each token of its prompt was but the first, where the stream asked; once, with its
+    first token."""
 
 
 @define
@@ -107,6 +110,11 @@ class Stream:
         return len(self.tokens) - len(self.spec.prompt)
 
     @property
+    def asks(self) -> int | None:
+        """What it still asks about its prompt: nothing, once it was told with its first token."""
+        return None if self.produced else self.spec.prompt_logprobs
+
+    @property
     def decodes(self) -> bool:
         """Whether its next part in a turn is a decode step."""
         return self.table is not None and self.read >= self.goal
@@ -137,4 +145,5 @@ class Stream:
             ending,
             cached_tokens=self.cached,
             logprobs=step.logprobs[: len(kept)],
+            prompt_logprobs=step.prompt_logprobs,
         )

@@ -5,12 +5,15 @@ It does not know models, streams or turns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from attrs import evolve, frozen
 from torch.nn.functional import pad
 
 from chatstream_trio.torch_runner.attention.interface import AttendsLayer, LayerCall
 from chatstream_trio.torch_runner.shape import Shape
+from chatstream_trio.torch_runner.transfer import send
 
 
 @frozen
@@ -57,6 +60,12 @@ class Outputs:
     """``[T]``"""
     ids: torch.Tensor
     """``[T]``"""
+
+    def only(self, lines: Sequence[int]) -> Outputs:
+        """With no other lines of logits than these."""
+        asked = [self.asked[line] for line in lines]
+        index = send(lines, self.logits.device, torch.int64)
+        return evolve(self, logits=self.logits[index], asked=asked)
 
 
 @frozen

@@ -8,8 +8,9 @@ requests, text or threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from attrs import evolve
@@ -28,9 +29,11 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 from chatstream_trio.errors import first_line
+from chatstream_trio.torch_runner.besides.likelihoods import Likelihoods, Read
+from chatstream_trio.torch_runner.besides.prompt_likelihoods import PromptLikelihoods
 from chatstream_trio.torch_runner.forward import ForwardPass
+from chatstream_trio.torch_runner.inputs import Outputs
 from chatstream_trio.torch_runner.kv import KvPool
-from chatstream_trio.torch_runner.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.pieces import Piece
 from chatstream_trio.torch_runner.sampler import FAULT, NOTHING, Sampler
 from chatstream_trio.torch_runner.transfer import fetch
@@ -39,6 +42,10 @@ _FAULTS = {
     FAULT: "the model's output was not a number",
     NOTHING: "no token is left that this stream may say",
 }
+
+
+OfPrompts: TypeAlias = dict[int, Callable[[], tuple[Likelihood, ...]]]
+"""By row: waits for how likely the tokens of its prompt were."""
 
 
 class TransformersRunner:
@@ -59,6 +66,7 @@ class TransformersRunner:
             vocab_size=info.vocab_size,
             device=pool.device,
         )
+        self._of_prompts = PromptLikelihoods(info.vocab_size)
 
     @property
     def info(self) -> RunnerInfo:
@@ -100,17 +108,23 @@ class TransformersRunner:
 
     def _queue(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> Finish:
         """Tell the device all that it has to do."""
+        self._of_prompts.end(turn.ended)
         for start in turn.started:
+            self._of_prompts.start(start)
             self._start(start, turn.table(start.row))
+        asking = self._of_prompts.among([chunk.row for chunk in turn.prefill])
         pieces = [_decode_piece(step, turn.table(step.row)) for step in turn.decode]
         pieces += [
-            _prompt_piece(chunk, prompts[chunk.row], turn.table(chunk.row))
+            _prompt_piece(chunk, prompts[chunk.row], turn.table(chunk.row), chunk.row in asking)
             for chunk in turn.prefill
         ]
         if not pieces:
             return TurnResult
         outputs = self._forward.turn(self._pool, pieces)
         self._sampler.feed(outputs.rows, outputs.positions, outputs.ids)
+        of_prompts: OfPrompts = {}
+        if asking:
+            outputs, of_prompts = self._read_prompts(turn, asking, outputs)
         if not outputs.asked:
             return TurnResult
         rows, positions = zip(*outputs.asked, strict=True)
@@ -122,7 +136,28 @@ class TransformersRunner:
             likely = likelihoods.of_chosen(chosen)
         tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _result(rows, tokens(), drafts, likely())
+        return lambda: _result(rows, tokens(), drafts, likely(), of_prompts)
+
+    def _read_prompts(
+        self, turn: Turn, asking: frozenset[int], outputs: Outputs
+    ) -> tuple[Outputs, OfPrompts]:
+        """Take what the logits behind prompts' tokens say of them.
+
+        Returns:
+            The outputs with which tokens are chosen; and for each prompt that ends, what was found.
+        """
+        of_prompts: OfPrompts = {}
+        chosen = [line for line, (row, _) in enumerate(outputs.asked) if row not in asking]
+        for chunk in turn.prefill:
+            if chunk.row not in asking:
+                continue
+            first = outputs.asked.index((chunk.row, chunk.start + 1))
+            stop = first + chunk.stop - chunk.start
+            self._of_prompts.take(chunk, outputs.logits[first:stop])
+            if chunk.stop == len(self._prompts[chunk.row]):
+                chosen.append(stop - 1)
+                of_prompts[chunk.row] = self._of_prompts.of(chunk.row)
+        return outputs.only(chosen), of_prompts
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -142,9 +177,12 @@ class TransformersRunner:
         self._streams[start.row] = start.stream
 
 
-def _prompt_piece(chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...]) -> Piece:
+def _prompt_piece(
+    chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...], asks: bool
+) -> Piece:
     tokens = prompt[chunk.start : chunk.stop]
-    return Piece(chunk.row, chunk.start, tokens, int(chunk.stop == len(prompt)), table)
+    wanted = len(tokens) if asks else int(chunk.stop == len(prompt))
+    return Piece(chunk.row, chunk.start, tokens, wanted, table)
 
 
 def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
@@ -157,6 +195,7 @@ def _result(
     tokens: Sequence[int],
     drafts: Mapping[int, tuple[int, ...]],
     likely: Mapping[int, Likelihood],
+    of_prompts: OfPrompts,
 ) -> TurnResult:
     chosen: dict[int, list[int]] = {}
     for row, token in zip(rows, tokens, strict=True):
@@ -168,6 +207,13 @@ def _result(
             by_row.setdefault(rows[line], []).append(found)
         steps = [
             evolve(step, logprobs=tuple(by_row.get(step.row, ())[: len(step.tokens)]))
+            for step in steps
+        ]
+    if of_prompts:
+        steps = [
+            evolve(step, prompt_logprobs=of_prompts[step.row]())
+            if step.row in of_prompts and step.fault is None
+            else step
             for step in steps
         ]
     return TurnResult(tuple(steps))

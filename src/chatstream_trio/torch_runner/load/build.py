@@ -99,7 +99,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         vocab_size=rewritten.vocab_size,
         eos_token_ids=loading.eos_token_ids(model, rewritten.vocab_size),
         sampling=loading.sampling_defaults(model),
-        abilities=frozenset({Ability.LOGPROBS}),
+        abilities=_abilities(forward),
         computes_aside=device.type != "cpu",
         notes=(*_notes(fitted, pool, options.rows), *recorded),
         block_size=pool.block_size,
@@ -230,6 +230,14 @@ def _record(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[ForwardPass, tupl
         return forward, (f"turns are not recorded: {first_line(error)}",)
     told = f"turns of up to {recorded.most} streams are recorded (CUDA graphs)"
     return evolve(forward, graphs=recorded), (told,)
+
+
+def _abilities(forward: ForwardPass) -> frozenset[Ability]:
+    """A pass of a fixed shape has logits for those that say a token, and not for whole prompts."""
+    able = {Ability.LOGPROBS, Ability.PROMPT_LOGPROBS}
+    if forward.shape is not None and forward.shape.wanted < forward.shape.tokens:
+        able.remove(Ability.PROMPT_LOGPROBS)
+    return frozenset(able)
 
 
 def _notes(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[str, ...]:
