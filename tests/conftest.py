@@ -15,6 +15,7 @@ NEEDS_TORCH = (
     "engine/test_compiled.py",
     "engine/test_crossing.py",
     "engine/test_graphs.py",
+    "engine/test_pooling.py",
     "engine/test_prompt_likelihoods.py",
     "engine/test_quantized.py",
     "engine/test_likelihoods.py",

@@ -87,6 +87,8 @@ def _check_start(start: Start, table: tuple[int, ...], info: RunnerInfo) -> None
     fits = 0 <= start.kept < min(len(start.prompt), len(table) * info.block_size)
     if not fits or not 0 <= source < info.blocks or not 0 <= start.said < len(start.prompt):
         raise ValueError(f"{start.kept} tokens cannot be kept of block {source}")
+    if start.pool is not None and start.prompt_logprobs is not None:
+        raise ValueError("a vector and log-probabilities of a prompt exclude each other")
     if start.kept and start.reads_all:
         raise ValueError("what is asked about a prompt can only be told while it is read")
     if not 0 <= min(start.prompt) <= max(start.prompt) < info.vocab_size:

@@ -26,6 +26,16 @@ from chatstream_trio.engine.choice.sampling import Grammar as Grammar
 from chatstream_trio.engine.choice.sampling import Sampling as Sampling
 
 
+class Pooling(Enum):
+    """How the hidden states of a prompt, behind the model's last layer and norm, become one
+    vector. The values are for whoever configures it."""
+
+    MEAN = "mean"
+    """Their mean, over all tokens."""
+    LAST = "last"
+    """That of the last token, which has seen all others."""
+
+
 class Ability(Enum):
     """What a runner may be able to do besides saying tokens. The values are for messages."""
 
@@ -63,7 +73,7 @@ class Start:
     """The adapter (LoRA) that the stream is computed with; None: the model as it is."""
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens that end the stream: they may not come before :attr:`Sampling.min_tokens`."""
-    pool: bool = False
+    pool: Pooling | None = None
     """The end of the prompt gives a vector instead of a token, and the stream is over."""
     prompt_logprobs: int | None = None
     """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it. Nothing
@@ -72,7 +82,7 @@ class Start:
     @property
     def reads_all(self) -> bool:
         """Whether something is asked that is only known while a token is read."""
-        return self.prompt_logprobs is not None
+        return self.prompt_logprobs is not None or self.pool is Pooling.MEAN
 
     @property
     def needs(self) -> frozenset[Ability]:
@@ -81,7 +91,7 @@ class Start:
             Ability.GRAMMAR: self.sampling.grammar is not None,
             Ability.LOGPROBS: self.sampling.logprobs is not None,
             Ability.ADAPTER: self.adapter is not None,
-            Ability.POOL: self.pool,
+            Ability.POOL: self.pool is not None,
             Ability.PROMPT_LOGPROBS: self.prompt_logprobs is not None,
         }
         return frozenset(ability for ability, is_wanted in wanted.items() if is_wanted)

@@ -106,7 +106,7 @@ class Placement:
         growing = sum(self._may_grow(stream) for stream in placed)
         begun = []
         for stream in unplaced:
-            all_read = stream.asks is not None
+            all_read = stream.reads_all
             stream.table = self.blocks.take(stream.tokens, growing, fresh_only=all_read)
             if stream.table is None:
                 break
@@ -278,7 +278,7 @@ class Scheduler:
         return tuple(outcomes)
 
     def _take(self, stream: Stream, step: Step | None) -> StreamOutcome:
-        if step is None or not (step.tokens or step.fault):
+        if step is None or not (step.tokens or step.fault or step.pooled):
             step = Step(stream.row, fault="the runner gave this stream no token")
         if step.fault is not None:
             outcome = StreamOutcome(stream.spec.number, finished=Ending.FAULT, fault=step.fault)

@@ -11,14 +11,14 @@ from attrs import define, frozen
 
 from chatstream_trio.engine.blocks import Table
 from chatstream_trio.engine.drafts import Drafter
-from chatstream_trio.engine.runner import GREEDY, Likelihood, Sampling, Step
+from chatstream_trio.engine.runner import GREEDY, Likelihood, Pooling, Sampling, Step
 
 
 class Ending(Enum):
     """How a stream came to its end."""
 
     STOP = "stop"
-    """End of sequence, or a stop token."""
+    """End of sequence, or a stop token; or the vector is there that was asked for."""
     LENGTH = "length"
     """``max_tokens`` were produced."""
     CANCELLED = "cancelled"
@@ -44,8 +44,9 @@ class StreamSpec:
     """What it has said already, maybe by another runner: it goes on behind that."""
     adapter: str | None = None
     """The adapter that it is computed with, as in :class:`~.runner.Start`."""
-    pool: bool = False
-    """Whether it gives a vector instead of tokens, as in :class:`~.runner.Start`."""
+    pool: Pooling | None = None
+    """How it gives a vector instead of tokens, as in :class:`~.runner.Start`; ``max_tokens`` is 0
+    then."""
     prompt_logprobs: int | None = None
     """What is asked about its prompt's tokens, as in :class:`~.runner.Start`."""
 
@@ -67,6 +68,8 @@ class StreamOutcome:
     prompt_logprobs: tuple[Likelihood, ...] = ()
     """How likely each token of its prompt was but the first, where the stream asked; once, with its
     first token."""
+    pooled: tuple[float, ...] | None = None
+    """The vector, where the stream asked for one; it has ended with it."""
 
 
 @define
@@ -115,6 +118,11 @@ class Stream:
         return None if self.produced else self.spec.prompt_logprobs
 
     @property
+    def reads_all(self) -> bool:
+        """Whether it is told what is only known of tokens that are read."""
+        return self.asks is not None or self.spec.pool is Pooling.MEAN
+
+    @property
     def decodes(self) -> bool:
         """Whether its next part in a turn is a decode step."""
         return self.table is not None and self.read >= self.goal
@@ -127,7 +135,13 @@ class Stream:
         return self.drafter.guess(self.tokens, room)
 
     def accept(self, step: Step) -> StreamOutcome:
-        """Take new tokens, and how likely they were, up to the first that ends the stream."""
+        """Take new tokens, and how likely they were, up to the first that ends the stream; or the
+        vector, which ends it."""
+        if step.pooled is not None:
+            number, cached = self.spec.number, self.cached
+            return StreamOutcome(
+                number, finished=Ending.STOP, cached_tokens=cached, pooled=step.pooled
+            )
         kept: list[int] = []
         ending = None
         for token in step.tokens:

@@ -5,10 +5,10 @@ It does not know models, streams or turns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch.nn.functional import pad
 
 from chatstream_trio.torch_runner.attention.interface import AttendsLayer, LayerCall
@@ -60,6 +60,11 @@ class Outputs:
     """``[T]``"""
     ids: torch.Tensor
     """``[T]``"""
+    hidden: torch.Tensor | None = None
+    """The last hidden states of the tokens that were fed, ``[T, width]``, where they were asked
+    for."""
+    spans: Mapping[int, slice] = field(factory=dict)
+    """Where each row's tokens are among these."""
 
     def only(self, lines: Sequence[int]) -> Outputs:
         """With no other lines of logits than these."""

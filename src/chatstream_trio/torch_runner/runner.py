@@ -8,6 +8,7 @@ requests, text or threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -20,7 +21,6 @@ from chatstream_trio.engine.runner import (
     Decode,
     Finish,
     Likelihood,
-    Prefill,
     RunnerInfo,
     RunnerLost,
     Start,
@@ -30,6 +30,7 @@ from chatstream_trio.engine.runner import (
 )
 from chatstream_trio.errors import first_line
 from chatstream_trio.torch_runner.besides.likelihoods import Likelihoods, Read
+from chatstream_trio.torch_runner.besides.pooling import Pools
 from chatstream_trio.torch_runner.besides.prompt_likelihoods import PromptLikelihoods
 from chatstream_trio.torch_runner.forward import ForwardPass
 from chatstream_trio.torch_runner.inputs import Outputs
@@ -67,6 +68,7 @@ class TransformersRunner:
             device=pool.device,
         )
         self._of_prompts = PromptLikelihoods(info.vocab_size)
+        self._pools = Pools(pool.device)
 
     @property
     def info(self) -> RunnerInfo:
@@ -108,25 +110,39 @@ class TransformersRunner:
 
     def _queue(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> Finish:
         """Tell the device all that it has to do."""
-        self._of_prompts.end(turn.ended)
+        for kept in (self._of_prompts, self._pools):
+            kept.end(turn.ended)
+            for start in turn.started:
+                kept.start(start)
         for start in turn.started:
-            self._of_prompts.start(start)
             self._start(start, turn.table(start.row))
-        asking = self._of_prompts.among([chunk.row for chunk in turn.prefill])
+        read = [chunk.row for chunk in turn.prefill]
+        asking, pooling = self._of_prompts.among(read), self._pools.among(read)
         pieces = [_decode_piece(step, turn.table(step.row)) for step in turn.decode]
-        pieces += [
-            _prompt_piece(chunk, prompts[chunk.row], turn.table(chunk.row), chunk.row in asking)
-            for chunk in turn.prefill
-        ]
+        for chunk in turn.prefill:
+            tokens = prompts[chunk.row][chunk.start : chunk.stop]
+            wanted = int(chunk.stop == len(prompts[chunk.row]))
+            if chunk.row in asking:
+                wanted = len(tokens)
+            elif chunk.row in pooling:
+                wanted = 0
+            table = turn.table(chunk.row)
+            pieces.append(Piece(chunk.row, chunk.start, tokens, wanted, table))
         if not pieces:
             return TurnResult
-        outputs = self._forward.turn(self._pool, pieces)
+        outputs = self._forward.turn(self._pool, pieces, deep=bool(pooling))
         self._sampler.feed(outputs.rows, outputs.positions, outputs.ids)
+        vectors = self._pool_prompts(turn, pooling, outputs) if pooling else list
         of_prompts: OfPrompts = {}
         if asking:
             outputs, of_prompts = self._read_prompts(turn, asking, outputs)
-        if not outputs.asked:
-            return TurnResult
+        steps = self._choose(turn, outputs, of_prompts) if outputs.asked else list
+        return lambda: TurnResult((*steps(), *vectors()))
+
+    def _choose(
+        self, turn: Turn, outputs: Outputs, of_prompts: OfPrompts
+    ) -> Callable[[], list[Step]]:
+        """Choose tokens, and say what was asked about them and about the prompts before them."""
         rows, positions = zip(*outputs.asked, strict=True)
         likely: Read = dict
         if asked := self._sampler.asked(rows):
@@ -136,7 +152,20 @@ class TransformersRunner:
             likely = likelihoods.of_chosen(chosen)
         tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _result(rows, tokens(), drafts, likely(), of_prompts)
+        return lambda: _steps(rows, tokens(), drafts, likely(), of_prompts)
+
+    def _pool_prompts(
+        self, turn: Turn, pooling: frozenset[int], outputs: Outputs
+    ) -> Callable[[], list[Step]]:
+        """Take the hidden states of prompts; the vectors of those that end."""
+        assert outputs.hidden is not None, "who cannot pool refuses to"
+        ended: dict[int, Callable[[], list[float]]] = {}
+        for chunk in turn.prefill:
+            if chunk.row in pooling:
+                vector = self._pools.take(chunk, outputs.hidden[outputs.spans[chunk.row]])
+                if vector is not None:
+                    ended[chunk.row] = vector
+        return lambda: [_pooled(row, vector()) for row, vector in ended.items()]
 
     def _read_prompts(
         self, turn: Turn, asking: frozenset[int], outputs: Outputs
@@ -177,26 +206,18 @@ class TransformersRunner:
         self._streams[start.row] = start.stream
 
 
-def _prompt_piece(
-    chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...], asks: bool
-) -> Piece:
-    tokens = prompt[chunk.start : chunk.stop]
-    wanted = len(tokens) if asks else int(chunk.stop == len(prompt))
-    return Piece(chunk.row, chunk.start, tokens, wanted, table)
-
-
 def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
     tokens = (step.token, *step.draft)
     return Piece(step.row, step.position, tokens, len(tokens), table)
 
 
-def _result(
+def _steps(
     rows: Sequence[int],
     tokens: Sequence[int],
     drafts: Mapping[int, tuple[int, ...]],
     likely: Mapping[int, Likelihood],
     of_prompts: OfPrompts,
-) -> TurnResult:
+) -> list[Step]:
     chosen: dict[int, list[int]] = {}
     for row, token in zip(rows, tokens, strict=True):
         chosen.setdefault(row, []).append(token)
@@ -216,7 +237,13 @@ def _result(
             else step
             for step in steps
         ]
-    return TurnResult(tuple(steps))
+    return steps
+
+
+def _pooled(row: int, vector: list[float]) -> Step:
+    if not all(map(math.isfinite, vector)):
+        return Step(row, fault=_FAULTS[FAULT])
+    return Step(row, pooled=tuple(vector))
 
 
 def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
