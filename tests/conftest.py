@@ -30,6 +30,7 @@ NEEDS_TORCH = (
     "engine/test_transformers_runner.py",
     "text/test_prompt.py",
     "web/test_logprobs.py",
+    "web/test_masks.py",
     "web/test_real_model.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")

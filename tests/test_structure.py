@@ -56,7 +56,8 @@ LINES = {
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation house models progress request settings text | trio",
+    "service.py": "engine errors generation house models progress request settings text"
+    " | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
     "web": "conversation errors events generation house aside request service settings web/bodies"

@@ -59,7 +59,7 @@ def test_no_token_ends_a_stream_before_its_least() -> None:
     assert [run(scheduler, token=99)[1] for _ in range(3)] == [
         (StreamOutcome(1, (99,)),),
         (StreamOutcome(1, (99,)),),
-        (StreamOutcome(1, (), Ending.STOP),),
+        (StreamOutcome(1, (), Ending.STOP, stop_token=99),),
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_stream_ends_by_stop_token_length_fault_or_cancel() -> None:
     """Law 4, the engine's part: each way out frees the row, once, and says why."""
     scheduler = Scheduler(1, 10, Blocks(1, ROW))
     scheduler.start(spec(1))
-    assert run(scheduler, token=99)[1] == (StreamOutcome(1, (), Ending.STOP),)
+    assert run(scheduler, token=99)[1] == (StreamOutcome(1, (), Ending.STOP, stop_token=99),)
     scheduler.start(spec(2, max_tokens=1))
     assert run(scheduler)[1] == (StreamOutcome(2, (7,), Ending.LENGTH),)
     scheduler.start(spec(3))
@@ -119,7 +119,7 @@ def test_several_tokens_in_a_step_are_cut_at_the_end() -> None:
     turn = scheduler.plan()
     assert turn is not None
     (outcome,) = scheduler.settle(turn, TurnResult((Step(0, (1, 2, 99, 3)),)))
-    assert outcome == StreamOutcome(1, (1, 2), Ending.STOP)
+    assert outcome == StreamOutcome(1, (1, 2), Ending.STOP, stop_token=99)
 
 
 def test_split_is_the_same_work_row_by_row() -> None:

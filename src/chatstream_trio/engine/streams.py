@@ -68,6 +68,8 @@ class StreamOutcome:
     prompt_logprobs: tuple[Likelihood, ...] = ()
     """How likely each token of its prompt was but the first, where the stream asked; once, with its
     first token."""
+    stop_token: int | None = None
+    """The token that ended it, which is not part of the answer."""
     pooled: tuple[float, ...] | None = None
     """The vector, where the stream asked for one; it has ended with it."""
 
@@ -143,10 +145,10 @@ class Stream:
                 number, finished=Ending.STOP, cached_tokens=cached, pooled=step.pooled
             )
         kept: list[int] = []
-        ending = None
+        ending, stop = None, None
         for token in step.tokens:
             if token in self.spec.stop_token_ids and self.produced >= self.spec.sampling.min_tokens:
-                ending = Ending.STOP
+                ending, stop = Ending.STOP, token
                 break
             kept.append(token)
             self.tokens.append(token)
@@ -160,4 +162,5 @@ class Stream:
             cached_tokens=self.cached,
             logprobs=step.logprobs[: len(kept)],
             prompt_logprobs=step.prompt_logprobs,
+            stop_token=stop,
         )

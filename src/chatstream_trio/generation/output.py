@@ -19,7 +19,9 @@ from chatstream_trio.events import (
     ToolCallStart,
     Usage,
 )
+from chatstream_trio.request import Request
 from chatstream_trio.text.answer import Answer, Transcript
+from chatstream_trio.text.codec import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +33,22 @@ class Output:
     answer: Answer
     _transcript: Transcript
     prompt_tokens: int
+    _request: Request
     completion_tokens: int = field(default=0, init=False)
     _reasoning_tokens: int = field(default=0, init=False)
     _untold: list[TokenLikelihood] = field(factory=list, init=False)  # of tokens whose text is held
     _cached_tokens: int = field(default=0, init=False)  # of the prompt, the most that was ever said
+
+    @classmethod
+    def of(cls, answer: Answer, request: Request, prompt: Prompt) -> Output:
+        """For an answer to what was asked so."""
+        transcript = Transcript.of(
+            prompt,
+            request.stop,
+            includes=request.include_stop,
+            least=request.sampling.min_tokens or 0,
+        )
+        return cls(answer, transcript, len(prompt.tokens), request)
 
     @property
     def usage(self) -> Usage:
@@ -69,14 +83,21 @@ class Output:
                 self._say(pieces)
             if self._transcript.stopped:
                 self.answer.say(*self._transcript.flush())  # a stop string has no tokens
-                return self._finish(FinishReason.STOP)  # those behind it are dropped
+                # Those behind it are dropped.
+                return self._finish(FinishReason.STOP, self._transcript.stop)
         match outcome.finished:
             case None:
                 return None
             case Ending.STOP | Ending.LENGTH as ending:
+                stop = outcome.stop_token
+                if stop not in self._request.stop_token_ids:
+                    stop = None
+                if stop is not None and self._request.include_stop:
+                    self._say(self._transcript.push(stop))
                 self._say(self._transcript.flush())
                 stopped = self._transcript.stopped or ending is Ending.STOP
-                return self._finish(FinishReason.STOP if stopped else FinishReason.LENGTH)
+                reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+                return self._finish(reason, self._transcript.stop or stop)
             case Ending.LOST:
                 return self.answer.fail(EngineFailed(outcome.fault or "the engine has ended"))
             case _:
@@ -94,10 +115,10 @@ class Output:
         best = tuple((bytes_of(id), logprob) for id, logprob in found.best)
         return TokenLikelihood(bytes_of(token), found.logprob, best)
 
-    def _finish(self, reason: FinishReason) -> None:
+    def _finish(self, reason: FinishReason, stop: str | int | None) -> None:
         if reason is FinishReason.STOP and self.answer.calls_tools:
             reason = FinishReason.TOOL_CALLS
-        self.answer.finish(Finished(reason, self.usage))
+        self.answer.finish(Finished(reason, self.usage, stop))
 
 
 def _with_logprobs(pieces: Sequence[Piece], told: tuple[TokenLikelihood, ...]) -> Sequence[Piece]:

@@ -4,12 +4,14 @@ the engine. Pure."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
+from itertools import chain
 
 from attrs import frozen
 
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.errors import ContextTooLong, UnsupportedField
+from chatstream_trio.errors import ContextTooLong, InvalidRequest, UnsupportedField
 from chatstream_trio.request import Request, resolve
 from chatstream_trio.text.codec import Prompt
 
@@ -36,12 +38,15 @@ class Prepared:
 
         Raises:
             UnsupportedField: The model's runner cannot do what is asked.
+            InvalidRequest: A token is named that the model lacks.
             ContextTooLong: The prompt leaves no room for an answer.
         """
         if request.sampling.logprobs is not None and Ability.LOGPROBS not in info.abilities:
             raise UnsupportedField(
                 f"this model is served without {Ability.LOGPROBS.value}", param="logprobs"
             )
+        _check_ids(request.sampling.allowed_token_ids or (), "allowed_token_ids", info)
+        _check_ids(chain.from_iterable(prompt.bad_words), "bad_words", info)
         room = info.max_model_len - len(prompt.tokens)
         if room < 1:
             raise ContextTooLong(
@@ -54,7 +59,17 @@ class Prepared:
             0,
             prompt.tokens,
             room if request.max_tokens is None else min(room, request.max_tokens),
-            resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
+            resolve(
+                request.sampling,
+                info.sampling,
+                seed=secrets.randbits(63),
+                bad_words=prompt.bad_words,
+            ),
             eos | request.stop_token_ids | stop_tokens,
         )
         return cls(prompt, spec)
+
+
+def _check_ids(ids: Iterable[int], param: str, info: RunnerInfo) -> None:
+    if not all(0 <= id < info.vocab_size for id in ids):
+        raise InvalidRequest(f"a token id must be from 0 to {info.vocab_size - 1}", param=param)

@@ -33,6 +33,7 @@ class ChatCall:
     choices: int
     stream: bool
     include_usage: bool
+    continuous_usage: bool
     include_queue: bool
     logprobs: bool
 
@@ -58,6 +59,7 @@ class ChatCall:
             "message": _message_json(answer),
             "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
             "finish_reason": FINISH_REASONS[answer.reason],
+            "stop_reason": answer.stop,
         }
 
     def chunks(self, head: Head, answers: Chorus) -> ChatChunks:
@@ -69,6 +71,7 @@ class ChatCall:
             head.created,
             choices=self.choices,
             include_usage=self.include_usage,
+            continuous_usage=self.continuous_usage,
             include_queue=self.include_queue,
             logprobs=self.logprobs,
         )
@@ -101,6 +104,7 @@ class ChatCompletions:
             choices=said.number(),
             stream=bool(said.stream),
             include_usage=bool(options and options.include_usage),
+            continuous_usage=bool(options and options.continuous_usage_stats),
             include_queue=bool(options and options.include_queue),
             logprobs=bool(said.logprobs),
         )
