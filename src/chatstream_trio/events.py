@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TypeAlias
 
@@ -73,6 +73,24 @@ class TokenLikelihood:
     """Natural logarithm of its probability."""
     best: tuple[tuple[bytes, float], ...] = ()
     """The likeliest tokens with their log-probabilities, the likeliest first."""
+
+
+@frozen
+class RankedToken:
+    """A token at some place of a prompt, and how likely it was there by the model's raw logits."""
+
+    id: int
+    token: bytes
+    """What it stands for by itself: maybe half a character."""
+    logprob: float
+    """Natural logarithm of its probability."""
+    rank: int
+    """Its place among all tokens; 1 is the likeliest."""
+
+
+OfPrompt: TypeAlias = Callable[[], Sequence[Sequence[RankedToken]]]
+"""Makes, for each token of a prompt but the first, itself and behind it the likeliest ones. Of a
+long prompt that takes a while."""
 
 
 @frozen

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from attrs import Attribute, Factory, evolve, field, fields, frozen
 
 from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
-from chatstream_trio.engine.runner import Sampling
+from chatstream_trio.engine.runner import Pooling, Sampling
 from chatstream_trio.errors import InvalidRequest
 
 MAX_STOP_STRINGS = 16
@@ -165,6 +165,11 @@ class Request:
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
+    prompt_logprobs: int | None = field(default=None, validator=_at_least(0))
+    """How many of the likeliest tokens are named at each place of the prompt; 0 tells of its own
+    tokens alone. None: not asked for."""
+    pool: Pooling | None = None
+    """A vector is asked for, made of the prompt in this way, and no answer."""
 
     @property
     def said(self) -> Conversation | str | tuple[int, ...]:
@@ -177,15 +182,20 @@ class Request:
         raise NotImplementedError
 
     def choice(self, index: int) -> Self:
-        """The request for one of several answers to the same: with ``seed + index``."""
-        seed = self.sampling.seed
-        if seed is None or not index:
+        """The request for one of several answers to the same: with ``seed + index``. The first is
+        told of the prompt."""
+        if not index:
             return self
-        wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
-        return evolve(self, sampling=evolve(self.sampling, seed=wrapped))
+        sampling, seed = self.sampling, self.sampling.seed
+        if seed is not None:
+            wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
+            sampling = evolve(sampling, seed=wrapped)
+        return evolve(self, sampling=sampling, prompt_logprobs=None)
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
+        if self.pool is not None and self.prompt_logprobs is not None:
+            raise InvalidRequest("a vector has no log-probabilities", param="prompt_logprobs")
         least = self.sampling.min_tokens or 0
         if self.max_tokens is not None and least > self.max_tokens:
             raise InvalidRequest(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from attrs import define, evolve, field
 
@@ -14,6 +15,7 @@ from chatstream_trio.events import (
     Finished,
     FinishReason,
     Piece,
+    RankedToken,
     Text,
     TokenLikelihood,
     ToolCallStart,
@@ -32,7 +34,7 @@ class Output:
 
     answer: Answer
     _transcript: Transcript
-    prompt_tokens: int
+    _prompt: tuple[int, ...]
     _request: Request
     completion_tokens: int = field(default=0, init=False)
     _reasoning_tokens: int = field(default=0, init=False)
@@ -48,7 +50,12 @@ class Output:
             includes=request.include_stop,
             least=request.sampling.min_tokens or 0,
         )
-        return cls(answer, transcript, len(prompt.tokens), request)
+        return cls(answer, transcript, prompt.tokens, request)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that were asked."""
+        return len(self._prompt)
 
     @property
     def usage(self) -> Usage:
@@ -72,6 +79,7 @@ class Output:
 
     def _take(self, outcome: StreamOutcome) -> None:
         self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
+        self._take_prompt(outcome)
         for at, token in enumerate(outcome.tokens):
             self.completion_tokens += 1
             reasoned = self._transcript.reasons
@@ -103,6 +111,16 @@ class Output:
             case _:
                 return self.answer.fail(StreamFault(f"this stream failed: {outcome.fault}"))
 
+    def _take_prompt(self, outcome: StreamOutcome) -> None:
+        """What there is to tell of the prompt: once, with the first token, or instead of it."""
+        if outcome.pooled is not None:
+            self.answer.pooled = outcome.pooled
+        is_there = bool(outcome.tokens) or outcome.finished in (Ending.STOP, Ending.LENGTH)
+        asked = self._request.prompt_logprobs is not None
+        if asked and is_there and self.answer.of_prompt is None:
+            bytes_of, found = self._transcript.bytes_of, outcome.prompt_logprobs
+            self.answer.of_prompt = partial(_of_prompt, self._prompt[1:], found, bytes_of)
+
     def _say(self, pieces: Sequence[Piece]) -> None:
         """Say them, with how likely the tokens were that nothing was said of yet."""
         if self._untold:
@@ -119,6 +137,21 @@ class Output:
         if reason is FinishReason.STOP and self.answer.calls_tools:
             reason = FinishReason.TOOL_CALLS
         self.answer.finish(Finished(reason, self.usage, stop))
+
+
+def _of_prompt(
+    tokens: Sequence[int], found: Sequence[Likelihood], bytes_of: Callable[[int], bytes]
+) -> list[list[RankedToken]]:
+    told = []
+    for token, likely in zip(tokens, found, strict=True):
+        best = enumerate(likely.best, 1)
+        told.append(
+            [
+                RankedToken(token, bytes_of(token), likely.logprob, likely.rank or 0),
+                *(RankedToken(id, bytes_of(id), logprob, rank) for rank, (id, logprob) in best),
+            ]
+        )
+    return told
 
 
 def _with_logprobs(pieces: Sequence[Piece], told: tuple[TokenLikelihood, ...]) -> Sequence[Piece]:

@@ -41,14 +41,11 @@ class Prepared:
             InvalidRequest: A token is named that the model lacks.
             ContextTooLong: The prompt leaves no room for an answer.
         """
-        if request.sampling.logprobs is not None and Ability.LOGPROBS not in info.abilities:
-            raise UnsupportedField(
-                f"this model is served without {Ability.LOGPROBS.value}", param="logprobs"
-            )
+        _check_abilities(request, info)
         _check_ids(request.sampling.allowed_token_ids or (), "allowed_token_ids", info)
         _check_ids(chain.from_iterable(prompt.bad_words), "bad_words", info)
         room = info.max_model_len - len(prompt.tokens)
-        if room < 1:
+        if room < (request.pool is None):
             raise ContextTooLong(
                 f"the model's maximum context length is {info.max_model_len} tokens; "
                 f"the prompt has {len(prompt.tokens)}",
@@ -58,7 +55,7 @@ class Prepared:
         spec = StreamSpec(
             0,
             prompt.tokens,
-            room if request.max_tokens is None else min(room, request.max_tokens),
+            _most(request, room),
             resolve(
                 request.sampling,
                 info.sampling,
@@ -66,8 +63,27 @@ class Prepared:
                 bad_words=prompt.bad_words,
             ),
             eos | request.stop_token_ids | stop_tokens,
+            pool=request.pool,
+            prompt_logprobs=request.prompt_logprobs,
         )
         return cls(prompt, spec)
+
+
+def _most(request: Request, room: int) -> int:
+    """Tokens of the answer; none behind a prompt that becomes a vector."""
+    if request.pool is not None:
+        return 0
+    return room if request.max_tokens is None else min(room, request.max_tokens)
+
+
+def _check_abilities(request: Request, info: RunnerInfo) -> None:
+    for ability, param, asked in (
+        (Ability.LOGPROBS, "logprobs", request.sampling.logprobs),
+        (Ability.PROMPT_LOGPROBS, "prompt_logprobs", request.prompt_logprobs),
+        (Ability.POOL, request.param, request.pool),
+    ):
+        if asked is not None and ability not in info.abilities:
+            raise UnsupportedField(f"this model is served without {ability.value}", param=param)
 
 
 def _check_ids(ids: Iterable[int], param: str, info: RunnerInfo) -> None:

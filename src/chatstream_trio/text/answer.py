@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from chatstream_trio.errors import ChatStreamError
 from chatstream_trio.events import (
     Finished,
+    OfPrompt,
     Piece,
     Reasoning,
     Text,
@@ -97,6 +98,10 @@ class Answer:
     """The last event, once the answer is complete."""
     error: ChatStreamError | None = field(default=None, init=False)
     """What ended it, if it failed."""
+    of_prompt: OfPrompt | None = field(default=None, init=False)
+    """How likely the tokens of the prompt were, where that was asked; from the first token on."""
+    pooled: tuple[float, ...] | None = field(default=None, init=False)
+    """The vector, where one was asked for instead of an answer; with the end."""
     ended: bool = field(default=False, init=False)
     """Whether there will be no more events."""
 

@@ -19,6 +19,7 @@ from chatstream_trio.web.openai.chunks import (
     ChatChunks,
     call_json,
     logprobs_json,
+    prompt_logprobs_json,
     reasoning_json,
     usage_json,
 )
@@ -44,7 +45,10 @@ class ChatCall:
 
     def whole(self, head: Head, answers: Sequence[Whole]) -> dict[str, Any]:
         """A ``chat.completion``."""
+        of_prompt = answers[0].of_prompt
+        told = {} if of_prompt is None else {"prompt_logprobs": prompt_logprobs_json(of_prompt)}
         return {
+            **told,
             "id": head.id,
             "object": "chat.completion",
             "created": head.created,

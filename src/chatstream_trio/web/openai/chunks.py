@@ -11,8 +11,10 @@ from chatstream_trio.conversation import ToolCall
 from chatstream_trio.events import (
     Finished,
     FinishReason,
+    OfPrompt,
     Piece,
     Queued,
+    RankedToken,
     Reasoning,
     Started,
     Text,
@@ -145,6 +147,19 @@ def logprobs_json(likely: Sequence[TokenLikelihood]) -> dict[str, Any]:
         for it in likely
     ]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs_json(of_prompt: OfPrompt) -> list[dict[str, Any] | None]:
+    """vLLM's shape of them: nothing for the first token, and for each other its own id first."""
+    return [None, *({str(it.id): _ranked_json(it) for it in place} for place in of_prompt())]
+
+
+def _ranked_json(it: RankedToken) -> dict[str, Any]:
+    return {
+        "logprob": max(it.logprob, LEAST_LOGPROB),
+        "rank": it.rank,
+        "decoded_token": it.token.decode("utf-8", "replace"),
+    }
 
 
 def _token_json(token: bytes, logprob: float) -> dict[str, Any]:

@@ -61,7 +61,7 @@ CHANGES_NOTHING: Mapping[str, Harmless] = {
     "n_predict": _is(-1),
     "use_beam_search": is_off,
     # How it is said
-    **dict.fromkeys(("prompt_logprobs", "logprob_token_ids"), _only_null),
+    **dict.fromkeys(("logprob_token_ids",), _only_null),
     **dict.fromkeys(("no_stop_trim", "return_token_ids"), is_off),
     **dict.fromkeys(("return_tokens_as_token_ids", "return_prompt_token_ids"), is_off),
     **dict.fromkeys(("return_prompt_text", "return_token_offsets"), is_off),

@@ -109,6 +109,7 @@ class ChatCompletionBody(Wire, frozen=True):
     n: int | None = None
     top_logprobs: int | None = None
     """How many of the likeliest tokens are named at each place; with ``logprobs`` only."""
+    prompt_logprobs: int | None = None
     min_tokens: int | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
@@ -147,6 +148,7 @@ class ChatCompletionBody(Wire, frozen=True):
                 allowed_token_ids=None if allowed is None else tuple(allowed),
                 bad_words=tuple(self.bad_words or ()),
             ),
+            prompt_logprobs=self._prompt_logprobs(),
             include_stop=bool(self.include_stop_str_in_output),
             stop=tuple(text for text in stop if text),
             stop_token_ids=self._stop_token_ids(),
@@ -174,6 +176,18 @@ class ChatCompletionBody(Wire, frozen=True):
         if most and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
         return most if self.logprobs else None
+
+    def _prompt_logprobs(self) -> int | None:
+        most = self.prompt_logprobs
+        if most is not None and not 0 <= most <= MOST_LOGPROBS:
+            raise InvalidRequest(
+                f"prompt_logprobs must be between 0 and {MOST_LOGPROBS}", param="prompt_logprobs"
+            )
+        if most is not None and self.stream:
+            raise InvalidRequest(
+                "prompt_logprobs are told whole: not with stream: true", param="prompt_logprobs"
+            )
+        return most
 
     def _timeouts(self) -> Timeouts:
         asked = self.timeouts
