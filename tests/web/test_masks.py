@@ -123,24 +123,24 @@ async def test_the_stop_may_be_part_of_the_answer(stream: bool) -> None:
                 assert text == plain.partition(stop)[0] + stop
 
 
-async def test_who_may_say_nothing_fails_alone() -> None:
-    """Law 8: an error of its own, and the others go on."""
+async def test_what_leaves_no_token_is_refused() -> None:
+    """Where that can be known: bad words, or an end before the least, are all that is allowed."""
     async with serve_chat(SETTINGS, None) as house:
-        plain = text_of(await choice(house))
-        ids = await tokens_of(house, "a")
-        assert len(ids) == 1
-        done: list[str] = []
-
-        async def other() -> None:
-            done.append(text_of(await choice(house)))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            shut = {"allowed_token_ids": ids, "bad_words": ["a"]}
-            response = await house.ask(ASK, max_tokens=9, **shut)
-        assert response.status_code == 500
-        assert "no token is left" in response.json()["error"]["message"]
-        assert done == [plain]
+        (id,) = await tokens_of(house, "a")
+        (end,) = house.chat.info.eos_token_ids
+        wrong: list[dict[str, Any]] = [
+            {"bad_words": ["a"], "allowed_token_ids": [id]},
+            {"min_tokens": 1, "allowed_token_ids": [end]},
+            {"min_tokens": 1, "allowed_token_ids": [id, end], "stop_token_ids": [id]},
+        ]
+        for fields in wrong:
+            response = await house.ask(ASK, **fields)
+            error = response.json()["error"]
+            assert (response.status_code, error["param"]) == (400, "allowed_token_ids")
+        found = await choice(house, allowed_token_ids=[end])
+        assert (text_of(found), found["finish_reason"]) == ("", "stop")
+        found = await choice(house, allowed_token_ids=[id, end], min_tokens=3, ignore_eos=True)
+        assert len(text_of(found)) >= 3
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -12,7 +12,7 @@ from attrs import frozen
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, UnsupportedField
-from chatstream_trio.request import Request, resolve
+from chatstream_trio.request import Request, SamplingOptions, resolve
 from chatstream_trio.text.codec import Prompt
 
 
@@ -38,12 +38,15 @@ class Prepared:
 
         Raises:
             UnsupportedField: The model's runner cannot do what is asked.
-            InvalidRequest: A token is named that the model lacks.
+            InvalidRequest: A token is named that the model lacks, or none is left to begin with.
             ContextTooLong: The prompt leaves no room for an answer.
         """
         _check_abilities(request, info)
         _check_ids(request.sampling.allowed_token_ids or (), "allowed_token_ids", info)
         _check_ids(chain.from_iterable(prompt.bad_words), "bad_words", info)
+        eos = frozenset() if request.ignore_eos else info.eos_token_ids
+        stops = eos | request.stop_token_ids | stop_tokens
+        _check_rest(request.sampling, prompt, stops)
         room = info.max_model_len - len(prompt.tokens)
         if room < (request.pool is None):
             raise ContextTooLong(
@@ -51,7 +54,6 @@ class Prepared:
                 f"the prompt has {len(prompt.tokens)}",
                 param=request.param,
             )
-        eos = frozenset() if request.ignore_eos else info.eos_token_ids
         spec = StreamSpec(
             0,
             prompt.tokens,
@@ -62,11 +64,25 @@ class Prepared:
                 seed=secrets.randbits(63),
                 bad_words=prompt.bad_words,
             ),
-            eos | request.stop_token_ids | stop_tokens,
+            stops,
             pool=request.pool,
             prompt_logprobs=request.prompt_logprobs,
         )
         return cls(prompt, spec)
+
+
+def _check_rest(sampling: SamplingOptions, prompt: Prompt, stops: frozenset[int]) -> None:
+    """Refuse what leaves no first token. What leaves none later on, nobody knows before."""
+    if sampling.allowed_token_ids is not None:
+        shut = {word[0] for word in prompt.bad_words if len(word) == 1}
+        if sampling.min_tokens:
+            shut |= stops
+        if shut.issuperset(sampling.allowed_token_ids):
+            raise InvalidRequest(
+                "none of the allowed tokens may come: all are bad words, or would end the answer"
+                " before its least",
+                param="allowed_token_ids",
+            )
 
 
 def _most(request: Request, room: int) -> int:
