@@ -48,7 +48,8 @@ LINES = {
     "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/kv"
     " torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
-    "request.py": "conversation engine errors | attrs",
+    "validation": "conversation errors | attrs",
+    "request.py": "conversation engine errors validation | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine errors events request text | attrs trio",
     "models.py": "demo engine errors settings text torch_runner/load torch_runner/load/options"
