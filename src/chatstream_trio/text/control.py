@@ -31,7 +31,7 @@ class ControlTokens:
     """The marks of one tokenizer, and the tokenizer that knows them by other names.
 
     Special tokens are marks, whoever writes them. So are other added tokens that the template
-    writes (``<tool_response>``), but in an assistant's message, which may be what the model said.
+    writes (``<tool_response>``), but in an assistant's words, which may be what the model said.
     """
 
     _nonce: str
@@ -69,9 +69,12 @@ class ControlTokens:
         return self._marks.sub(self._placeholder, text)
 
     def _hide_in(self, message: Said) -> Said:
-        pattern = self._special if message["role"] == "assistant" else self._marks
-        hidden = {key: self._hidden(value, pattern) for key, value in message.items()}
-        return {**hidden, "role": message["role"]}
+        hidden = {"role": message["role"]}
+        for key, value in message.items():
+            own = message["role"] == "assistant" and key in ("content", "reasoning_content")
+            if key != "role":
+                hidden[key] = self._hidden(value, self._special if own else self._marks)
+        return hidden
 
     def _hidden(self, value: Any, pattern: re.Pattern[str]) -> Any:
         if isinstance(value, str):

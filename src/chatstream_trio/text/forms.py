@@ -9,7 +9,7 @@ conversation that another one began. This module knows no template.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -107,28 +107,40 @@ def formed(spoken: Spoken, form: Form) -> Spoken:
         case Form.NATIVE:
             return spoken
         case Form.SPLIT:
-            messages = PausingList(
-                it for each in with_pauses(spoken.messages) for it in _split(each)
-            )
-            return evolve(spoken, messages=messages)
+            return evolve(spoken, messages=PausingList(_split(spoken.messages)))
         case Form.TOLD:
             return _told(spoken, _tell_in_system)
         case Form.TOLD_BY_USER:
             return _told(spoken, _tell_by_user)
 
 
-def _split(message: Said) -> Iterable[Said]:
-    calls = message.get("tool_calls", ())
-    if len(calls) + bool(message["content"]) < 2 or not calls:
-        yield message
+def _split(messages: Sequence[Said]) -> Iterator[Said]:
+    """Each call in a message of its own, and what came of it next."""
+    turns: list[Said] = []
+    for message in with_pauses(messages):
+        if message["role"] != "tool":
+            yield from _in_order(turns)
+            turns = []
+        turns.append(message)
+    yield from _in_order(turns)
+
+
+def _in_order(turns: list[Said]) -> Iterator[Said]:
+    """One message, and the results that come next."""
+    if not turns or len(calls := turns[0].get("tool_calls", ())) + bool(turns[0]["content"]) < 2:
+        yield from turns
         return
-    first = {key: value for key, value in message.items() if key != "tool_calls"}
-    if message["content"]:
-        yield first
-        first = {"role": message["role"], "content": ""}
+    message, *results = turns
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    if message["content"] or not calls:
+        yield rest
+        rest = {"role": message["role"], "content": ""}
     for call in calls:
-        yield {**first, "tool_calls": [call]}
-        first = {"role": message["role"], "content": ""}
+        yield {**rest, "tool_calls": [call]}
+        rest = {"role": message["role"], "content": ""}
+        yield from [it for it in results if it.get("tool_call_id") == call["id"]]
+        results = [it for it in results if it.get("tool_call_id") != call["id"]]
+    yield from results
 
 
 def _told(spoken: Spoken, tell: Callable[[list[Said], str], None]) -> Spoken:
