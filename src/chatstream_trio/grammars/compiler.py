@@ -29,6 +29,12 @@ _SIDE_BY_SIDE = 2
 """Grammars that are compiled at once. One that takes too long counts until it is done."""
 _KEPT = 2**21
 """Characters of grammars that stay compiled: each may take some hundred times its size."""
+_STACK = 2**28
+"""Bytes of the compiling thread's stack, of which a rule of a rule of a rule takes its share. The
+largest grammars were seen to need less than half of it."""
+_STACK_LOCK = threading.Lock()
+_MOST_ITEMS = 5_000
+"""Ways to go on at one place: an object's optional properties are four each."""
 _MOST_STATES = 50_000
 """Of a grammar's lexer: one or two kilobytes each."""
 _JSON: JsonCompileOptions = {
@@ -121,9 +127,7 @@ class Compiler:
                 self._slots.release()
 
         if self._slots.acquire(timeout=PATIENCE):
-            thread = threading.Thread(target=work, name="grammar", daemon=True)
-            thread.start()
-            thread.join(PATIENCE)
+            _start_with_stack(work).join(PATIENCE)
         if not done:
             raise InvalidRequest(_TOO_LONG, param=grammar.param)
         (result,) = done
@@ -134,7 +138,9 @@ class Compiler:
     def _compile(self, grammar: Grammar) -> LLMatcher:
         try:
             source = _to_llguidance(grammar)
-            limits = LLParserLimits(max_lexer_states=_MOST_STATES, verbose_errors=False)
+            limits = LLParserLimits(
+                max_items_in_row=_MOST_ITEMS, max_lexer_states=_MOST_STATES, verbose_errors=False
+            )
             matcher = LLMatcher(self.vocabulary, source, log_level=0, limits=limits)
             if not matcher.is_error():
                 matcher.compute_bitmask()  # some faults come to light only here
@@ -144,7 +150,7 @@ class Compiler:
             complaint = str(error) or type(error).__name__
         if complaint:
             raise InvalidRequest(
-                f"{grammar.param} cannot be compiled: {tidy(complaint)}", param=grammar.param
+                f"the grammar cannot be compiled: {tidy(complaint)}", param=grammar.param
             )
         return matcher
 
@@ -175,8 +181,21 @@ class Grammars:
         return made
 
 
+def _start_with_stack(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name="grammar", daemon=True)
+    with _STACK_LOCK:
+        usual = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    return thread
+
+
 def tidy(complaint: str) -> str:
     """What llguidance complains of, on one line."""
+    if complaint.startswith("NoExtension"):
+        return "no answer belongs to it"
     return one_line(complaint.replace("<non-verbose/>", ""))
 
 
