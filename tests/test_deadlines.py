@@ -138,9 +138,9 @@ async def test_a_lost_runner_is_replaced(autojump_clock: MockClock, nursery: tri
         assert isinstance(late.error, EngineFailed)
         assert unlucky.generation is not None
         assert waiting.generation is not None
-        assert unlucky.generation.status().state is GenerationState.PAUSED
+        assert unlucky.generation.state is GenerationState.PAUSED
         assert unlucky.text == "a "
-        assert waiting.generation.status().position == 1
+        assert waiting.generation.queued().position == 1  # type: ignore[union-attr]
         while chat.health is not Health.OK:
             await trio.sleep(0.01)
         assert 0.3 <= trio.current_time() - lost_at + 0.01 <= 0.4  # 0.1 s and 0.2 s

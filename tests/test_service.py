@@ -196,7 +196,7 @@ async def test_every_way_out_of_every_phase(
             chat._draining = False
         elif phase == "waiting":
             assert next_one.generation is not None
-            assert next_one.generation.status().position == 1
+            assert next_one.generation.queued().position == 1  # type: ignore[union-attr]
         else:
             began = trio.current_time()
             await next_one.over.wait()
@@ -484,7 +484,8 @@ async def test_a_token_that_is_no_word_ends_its_stream(
         bad, good = await seat(nursery, chat, "a", "c d", max_tokens=4)
         await trio.sleep(0.5)
         assert bad.generation is not None
-        bad.generation._prepared.prompt.decoder.words.clear()  # type: ignore[union-attr, attr-defined]
+        decoder = bad.generation._output._transcript._decoder  # type: ignore[union-attr]
+        decoder.words.clear()  # type: ignore[attr-defined]
         await bad.over.wait()
         await good.over.wait()
         assert isinstance(bad.error, StreamFault)

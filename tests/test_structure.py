@@ -58,8 +58,8 @@ LINES = {
     "service.py": "engine errors generation house models progress request settings text | trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
-    "web": "errors events generation house aside request service settings web/bodies web/transport"
-    " | attrs msgspec quart trio werkzeug",
+    "web": "conversation errors events generation house aside request service settings web/bodies"
+    " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openai": "conversation errors events generation house aside request service text web"
     " web/bodies | attrs quart",

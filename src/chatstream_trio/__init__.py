@@ -50,16 +50,19 @@ _HOMES = {
         "FinishReason",
         "Finished",
         "Queued",
+        "Reasoning",
         "Silence",
         "Started",
         "Text",
+        "ToolArguments",
+        "ToolCallStart",
         "Usage",
     ),
     "generation.generation": ("Generation",),
     "generation.state": ("GenerationState", "GenerationStatus"),
     "models": ("Model",),
-    "conversation": ("Conversation", "Message", "TextPart"),
-    "request": ("ChatRequest", "SamplingOptions", "Timeouts"),
+    "conversation": ("Conversation", "Message", "TextPart", "Tool", "ToolCall", "ToolChoice"),
+    "request": ("ChatRequest", "CompletionRequest", "Request", "SamplingOptions", "Timeouts"),
     "house": ("Health", "Status"),
     "service": ("ChatStream",),
     "settings": ("Settings",),
@@ -76,6 +79,9 @@ if TYPE_CHECKING:
     from chatstream_trio.conversation import Conversation as Conversation
     from chatstream_trio.conversation import Message as Message
     from chatstream_trio.conversation import TextPart as TextPart
+    from chatstream_trio.conversation import Tool as Tool
+    from chatstream_trio.conversation import ToolCall as ToolCall
+    from chatstream_trio.conversation import ToolChoice as ToolChoice
     from chatstream_trio.engine.face import EngineStatistics as EngineStatistics
     from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
     from chatstream_trio.engine.runner import RunnerLost as RunnerLost
@@ -113,9 +119,12 @@ if TYPE_CHECKING:
     from chatstream_trio.events import Finished as Finished
     from chatstream_trio.events import FinishReason as FinishReason
     from chatstream_trio.events import Queued as Queued
+    from chatstream_trio.events import Reasoning as Reasoning
     from chatstream_trio.events import Silence as Silence
     from chatstream_trio.events import Started as Started
     from chatstream_trio.events import Text as Text
+    from chatstream_trio.events import ToolArguments as ToolArguments
+    from chatstream_trio.events import ToolCallStart as ToolCallStart
     from chatstream_trio.events import Usage as Usage
     from chatstream_trio.generation.ended import Ended as Ended
     from chatstream_trio.generation.ended import RequestEnding as RequestEnding
@@ -126,6 +135,8 @@ if TYPE_CHECKING:
     from chatstream_trio.house import Status as Status
     from chatstream_trio.models import Model as Model
     from chatstream_trio.request import ChatRequest as ChatRequest
+    from chatstream_trio.request import CompletionRequest as CompletionRequest
+    from chatstream_trio.request import Request as Request
     from chatstream_trio.request import SamplingOptions as SamplingOptions
     from chatstream_trio.request import Timeouts as Timeouts
     from chatstream_trio.service import ChatStream as ChatStream
@@ -143,6 +154,7 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChatStreamError",
+    "CompletionRequest",
     "ContextTooLong",
     "Conversation",
     "Draining",
@@ -172,6 +184,8 @@ __all__ = [
     "QueueFull",
     "QueueTimeout",
     "Queued",
+    "Reasoning",
+    "Request",
     "RequestEnding",
     "RunnerInfo",
     "RunnerLost",
@@ -193,6 +207,11 @@ __all__ = [
     "TimedOut",
     "Timeouts",
     "TooManyForKey",
+    "Tool",
+    "ToolArguments",
+    "ToolCall",
+    "ToolCallStart",
+    "ToolChoice",
     "TotalTimeout",
     "Unavailable",
     "UnsupportedEncoding",

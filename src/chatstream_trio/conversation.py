@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import Factory, field, frozen
 
-Role: TypeAlias = Literal["system", "developer", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant")
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
 
 @frozen
@@ -31,14 +31,31 @@ def _to_parts(content: str | Sequence[Part]) -> tuple[Part, ...]:
 
 
 @frozen
+class ToolCall:
+    """A call of a tool that an assistant's message made."""
+
+    id: str
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+
+
+@frozen
 class Message:
     """One message of a conversation."""
 
     role: Role
     content: tuple[Part, ...] = field(converter=_to_parts)
-    """The parts of the message, in order. A string is one part."""
+    """The parts of the message, in order. A string is one part; a message that only calls tools
+    has none."""
     name: str | None = None
     """The name of who speaks; models whose template knows names are told."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """An assistant's."""
+    tool_call_id: str | None = None
+    """Of the call to which a tool's message is the result."""
+    reasoning: str | None = None
+    """What an assistant said to itself before; models whose template knows it are told."""
 
     @property
     def text(self) -> str:
@@ -52,11 +69,39 @@ class Message:
 
 
 @frozen
+class Tool:
+    """A function that a model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    """The JSON schema of its arguments; None: it has none."""
+    strict: bool = False
+    """Whether arguments have to follow the schema however the model comes to call it."""
+
+
+@frozen
+class ToolChoice:
+    """Which tools a model may call, or must."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+    """The one that it must call, where ``required`` names one."""
+
+
+@frozen
 class Conversation:
     """All that a chat template makes a prompt of."""
 
     messages: Sequence[Message]
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """The functions that a model may call, each described by a JSON schema."""
+    tools: tuple[Tool, ...] = ()
+    """The functions that a model may call."""
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    """Whether an answer may call several."""
     options: Mapping[str, Any] = Factory(dict)
     """Variables of the model's own template, such as ``enable_thinking``."""
+    continue_final: bool = False
+    """Whether the answer goes on where the last message, an assistant's, ends."""
+    add_generation_prompt: bool = True
+    """Whether the prompt ends with what opens an assistant's message."""

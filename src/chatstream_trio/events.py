@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import TypeAlias
 
@@ -15,6 +16,8 @@ class FinishReason(Enum):
     """End of sequence, a stop token or a stop string."""
     LENGTH = "length"
     """``max_tokens``, or the end of the context."""
+    TOOL_CALLS = "tool calls"
+    """It is complete, and calls tools."""
 
 
 @frozen
@@ -25,6 +28,24 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
     """Tokens of the prompt that were still in the KV cache and not read again."""
+    reasoning_tokens: int = 0
+    """Tokens of the answer in which the model reasoned, with the marks around them."""
+
+
+def total(usages: Sequence[Usage], choices: int = 1) -> Usage:
+    """What several answers took together.
+
+    Args:
+        usages: Of each answer.
+        choices: So many of them in a row have one prompt, which counts once.
+    """
+    prompts = usages[::choices]
+    return Usage(
+        sum(usage.prompt_tokens for usage in prompts),
+        sum(usage.completion_tokens for usage in usages),
+        sum(usage.cached_tokens for usage in prompts),
+        sum(usage.reasoning_tokens for usage in usages),
+    )
 
 
 @frozen
@@ -64,6 +85,38 @@ class Text:
 
 
 @frozen
+class Reasoning:
+    """A piece of what the model says to itself before the answer proper."""
+
+    text: str
+    logprobs: tuple[TokenLikelihood, ...] = ()
+
+
+@frozen
+class ToolCallStart:
+    """The model calls a tool. Its arguments follow, before any other call."""
+
+    index: int
+    """Its number among the calls of the answer, from 0."""
+    id: str
+    name: str
+
+
+@frozen
+class ToolArguments:
+    """A piece of a call's arguments, which together are a JSON object."""
+
+    index: int
+    """Of the call."""
+    text: str
+    logprobs: tuple[TokenLikelihood, ...] = ()
+
+
+Piece: TypeAlias = Text | Reasoning | ToolCallStart | ToolArguments
+"""What an answer is made of. Neighbours of one kind may be joined, and mean the same."""
+
+
+@frozen
 class Finished:
     """The answer is complete. The last event."""
 
@@ -76,4 +129,4 @@ class Silence:
     """Nothing has happened for a while. For readers who want to be told of that, and no others."""
 
 
-Event: TypeAlias = Queued | Started | Text | Finished | Silence
+Event: TypeAlias = Queued | Started | Piece | Finished | Silence

@@ -18,7 +18,7 @@ from chatstream_trio.engine.engine import LocalEngine
 from chatstream_trio.engine.face import Engine, EngineState, EngineStatistics
 from chatstream_trio.engine.messages import WorkerSpec
 from chatstream_trio.engine.runner import RunnerInfo
-from chatstream_trio.errors import Draining, EngineFailed, Loading, ModelNotServed
+from chatstream_trio.errors import Draining, EngineFailed, InvalidRequest, Loading, ModelNotServed
 from chatstream_trio.generation.requests import Requests
 from chatstream_trio.generation.state import GenerationStatus
 from chatstream_trio.keeper import Keeper
@@ -154,6 +154,18 @@ class House:
             raise EngineFailed(str(self.failure))
         self._engine.check()
 
+    def check_number(self, number: int) -> None:
+        """Pass if so many answers of one client may sit at once.
+
+        Raises:
+            InvalidRequest: They may not, and so would wait for one another for ever.
+        """
+        most = min(self.settings.max_active, self.settings.max_active_per_key or number)
+        if number > most:
+            raise InvalidRequest(
+                f"{number} answers are asked for at once; at most {most} can be", param="n"
+            )
+
     @property
     def health(self) -> Health:
         """Whether a request sent now could be served."""
@@ -209,7 +221,7 @@ class House:
             draining=self._draining,
             admission=self._admission.statistics(),
             engine=self._engine.statistics(),
-            streams=tuple(generation.status() for generation in self._requests),
+            streams=tuple(GenerationStatus.of(generation) for generation in self._requests),
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from attrs import Attribute, Factory, field, fields, frozen
+from attrs import Attribute, Factory, evolve, field, fields, frozen
 
-from chatstream_trio.conversation import ROLES, Conversation, Message
+from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import InvalidRequest
 
@@ -112,15 +112,17 @@ class Timeouts:
         return self != Timeouts()
 
 
-@frozen
-class ChatRequest:
-    """Ask for an answer to a conversation.
+@frozen(kw_only=True)
+class Request:
+    """Ask for an answer, to whatever: what all requests have in common.
 
     Raises:
         InvalidRequest: A field is out of range; ``param`` names it.
     """
 
-    messages: Sequence[Message] = field(validator=_check_messages)
+    param: ClassVar[str]
+    """The field that holds what is to be read, for errors."""
+
     max_tokens: int | None = field(default=None, validator=_at_least(1))
     """Tokens of the answer at most; None, or more than that: as many as the context leaves."""
     sampling: SamplingOptions = SamplingOptions()
@@ -129,15 +131,58 @@ class ChatRequest:
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """The functions that a model may call. No codec can render them yet; it says so."""
-    template_options: Mapping[str, Any] = Factory(dict)
-    """Variables of the model's own template. The same holds for them."""
 
     @property
-    def conversation(self) -> Conversation:
-        """What the model's codec is given."""
-        return Conversation(self.messages, self.tools, self.template_options)
+    def said(self) -> Conversation | str | tuple[int, ...]:
+        """What the model's codec is given to read."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """How much there is to read, about, in characters."""
+        raise NotImplementedError
+
+    def choice(self, index: int) -> Self:
+        """The request for one of several answers to the same: with ``seed + index``."""
+        seed = self.sampling.seed
+        if seed is None or not index:
+            return self
+        wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
+        return evolve(self, sampling=evolve(self.sampling, seed=wrapped))
+
+    def __attrs_post_init__(self) -> None:
+        resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
+
+
+@frozen
+class ChatRequest(Request):
+    """Ask for an answer to a conversation."""
+
+    param: ClassVar[str] = "messages"
+
+    messages: Sequence[Message] = field(validator=_check_messages)
+    tools: tuple[Tool, ...] = field(default=(), kw_only=True)
+    """The functions that a model may call."""
+    tool_choice: ToolChoice = field(default=ToolChoice(), kw_only=True)
+    parallel_tool_calls: bool = field(default=True, kw_only=True)
+    template_options: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    """Variables of the model's own template."""
+    continue_final: bool = field(default=False, kw_only=True)
+    """Whether the answer goes on where the last message, an assistant's, ends."""
+    add_generation_prompt: bool = field(default=True, kw_only=True)
+
+    @property
+    def said(self) -> Conversation:
+        """The conversation."""
+        return Conversation(
+            self.messages,
+            self.tools,
+            self.tool_choice,
+            self.parallel_tool_calls,
+            self.template_options,
+            self.continue_final,
+            self.add_generation_prompt,
+        )
 
     @property
     def size(self) -> int:
@@ -145,8 +190,32 @@ class ChatRequest:
         parts = (len(part.text) for message in self.messages for part in message.content)
         return sum(parts) + 16 * len(self.messages)
 
-    def __attrs_post_init__(self) -> None:
-        resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
+
+def _check_prompt(_: object, __: object, prompt: str | tuple[int, ...]) -> None:
+    if isinstance(prompt, str):
+        check_text(prompt, "prompt")
+    elif not prompt:
+        raise InvalidRequest("the prompt must hold at least one token", param="prompt")
+
+
+@frozen
+class CompletionRequest(Request):
+    """Ask for what comes after a text, or after tokens, as they are."""
+
+    param: ClassVar[str] = "prompt"
+
+    prompt: str | tuple[int, ...] = field(validator=_check_prompt)
+    """What looks like a control token in a text is one: whoever sends this writes the template."""
+
+    @property
+    def said(self) -> str | tuple[int, ...]:
+        """The prompt."""
+        return self.prompt
+
+    @property
+    def size(self) -> int:
+        """How much there is to read, about, in characters."""
+        return len(self.prompt)
 
 
 def resolve(options: SamplingOptions, defaults: Sampling, *, seed: int) -> Sampling:

@@ -6,7 +6,7 @@ This is the public Python API. It does not know HTTP.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
@@ -19,11 +19,12 @@ from chatstream_trio.errors import (
     InvalidRequest,
 )
 from chatstream_trio.generation.ended import Ended
+from chatstream_trio.generation.entering import enter_all
 from chatstream_trio.generation.generation import Generation
 from chatstream_trio.house import House
 from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.progress import loading_bar
-from chatstream_trio.request import ChatRequest
+from chatstream_trio.request import Request
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec, Prompt
 
@@ -110,7 +111,7 @@ class ChatStream(House):
 
     @asynccontextmanager
     async def generate(
-        self, request: ChatRequest, *, id: str | None = None, key: str = ""
+        self, request: Request, *, id: str | None = None, key: str = ""
     ) -> AsyncIterator[Generation]:
         """One request as a scope: enter it and its place is taken, leave it and all is given back.
 
@@ -128,29 +129,60 @@ class ChatStream(House):
             QueueFull, TooManyForKey: All seats and places are taken, or all that a key may have.
             InvalidRequest, ContextTooLong: The model cannot read this conversation.
         """
+        async with self.generate_all([request], id=id, key=key) as (generation,):
+            yield generation
+
+    @asynccontextmanager
+    async def generate_all(
+        self,
+        requests: Sequence[Request],
+        *,
+        choices: int = 1,
+        id: str | None = None,
+        key: str = "",
+    ) -> AsyncIterator[tuple[Generation, ...]]:
+        """Several answers as one scope, under one id: see :meth:`generate`.
+
+        Each has a ticket and a seat of its own, and all enter the line at once or none does. Seats
+        are dealt to them as they come free, in order.
+
+        Args:
+            requests: What is asked: at least one.
+            choices: So many answers to each of them in a row. They share what was read of the
+                prompt; the second is that of ``seed + 1``, and so on.
+            id: Under which they can be cancelled, all together.
+            key: Whose they are.
+
+        Raises:
+            InvalidRequest: They are more than may ever be seated at once.
+            And what :meth:`generate` raises.
+        """
         self.check()
         codec = self.codec
         id = id or secrets.token_hex(12)
         self._requests.check_id(id)
-        generation = Generation(
-            request,
+        self.check_number(len(requests) * choices)
+        make = partial(
+            Generation,
             id=id,
             key=key,
             engine=self._engine,
             on_change=self._changed,
             spacing=self._spacing,
         )
-        generation.take_ticket(self._admission.enter)
-        self._requests.add(generation)
+        generations = enter_all(requests, choices, make, self._admission.enter)
+        self._requests.add(id, generations)
         try:
-            if timeouts := request.timeouts.under(self.settings.timeouts):
-                self._nursery.start_soon(generation.phases.keep, timeouts, generation.fail)
-            read = partial(_read, codec, request, self._engine.info)
-            prompt = await self._side.run(read, size=request.size)
-            generation.prepare(prompt, codec.stop_tokens(request.stop))
-            yield generation
+            for each in generations:
+                if timeouts := each.request.timeouts.under(self.settings.timeouts):
+                    self._nursery.start_soon(each.phases.keep, timeouts, each.fail)
+            read = partial(_read, codec, requests, self._engine.info)
+            prompts = await self._side.run(read, size=sum(request.size for request in requests))
+            for index, each in enumerate(generations):
+                each.prepare(prompts[index // choices], codec.stop_tokens(each.request.stop))
+            yield generations
         finally:
-            self._requests.remove(generation)
+            self._requests.remove(id)
             self._changed()
 
     def cancel(self, id: str, *, key: str | None = None) -> Ended:
@@ -192,8 +224,11 @@ class ChatStream(House):
         self._requests.fail(lambda: Draining("the server is shutting down"))
 
 
-def _read(codec: Codec, request: ChatRequest, info: RunnerInfo) -> Prompt:
-    prompt = codec.read(request.conversation, info.max_model_len)
-    if max(prompt.tokens) >= info.vocab_size:
-        raise InvalidRequest("the prompt has a token that the model lacks", param="messages")
-    return prompt
+def _read(codec: Codec, requests: Sequence[Request], info: RunnerInfo) -> list[Prompt]:
+    prompts = []
+    for request in requests:
+        prompt = codec.read(request.said, info.max_model_len)
+        if max(prompt.tokens) >= info.vocab_size:
+            raise InvalidRequest("the prompt has a token that the model lacks", param=request.param)
+        prompts.append(prompt)
+    return prompts

@@ -27,7 +27,7 @@ def test_every_reader_gets_every_event(actions: list[str | int], late: int) -> N
     said: list[str] = []
     for action in actions:
         if isinstance(action, str):
-            answer.say(action)
+            answer.say(*([Text(action)] if action else []))
             said += [action] if action else []
         else:
             event, positions[action] = answer.read(positions[action])
@@ -54,10 +54,10 @@ def test_it_ends_once() -> None:
         lambda answer: answer.cut(),
     ):
         answer = Answer()
-        answer.say("a")
+        answer.say(Text("a"))
         end(answer)
         before = (len(answer), answer.finished, answer.error)
-        answer.say("b")
+        answer.say(Text("b"))
         answer.finish(Finished(FinishReason.LENGTH, Usage(0, 0)))
         answer.fail(StreamFault("again"))
         answer.cut()
@@ -79,7 +79,8 @@ def test_tokens_become_text_up_to_a_stop_string(
 ) -> None:
     """What might begin a stop string is held back, and comes in the end if it was none."""
     prompt = WordCodec().read(Conversation([Message("user", "a b c")]))
-    transcript = Transcript.of(prompt.decoder, stops)
-    said = "".join(transcript.push(token_id(f"{word} ")) for word in "abc")
-    assert said + transcript.flush() == text
+    transcript = Transcript.of(prompt, stops)
+    pieces = [piece for word in "abc" for piece in transcript.push(token_id(f"{word} "))]
+    pieces += transcript.flush()
+    assert "".join(piece.text for piece in pieces) == text
     assert transcript.stopped is stopped

@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 from transformers import PreTrainedTokenizerFast
 
 from chatstream_trio.aside.pauses import PausingList
-from chatstream_trio.conversation import Conversation, Message, TextPart
+from chatstream_trio.conversation import Conversation, Message, TextPart, Tool
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded, UnsupportedField
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
@@ -246,11 +246,15 @@ def test_parts_are_one_text() -> None:
 @pytest.mark.parametrize("read", [codec().read, WordCodec().read], ids=["chat", "words"])
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"tools": ({"type": "function"},)}, "tools"), ({"options": {"a": 1}}, "options")],
+    [
+        ({"tools": (Tool("find"),)}, "tools"),
+        ({"options": {"a": 1}}, "chat_template_kwargs"),
+        ({"continue_final": True}, "continue_final_message"),
+    ],
 )
 def test_what_cannot_be_rendered_is_refused(read: Any, more: dict[str, Any], param: str) -> None:
     """By name, and not left out in silence."""
-    with pytest.raises(UnsupportedField, match="yet") as refused:
+    with pytest.raises(UnsupportedField, match="without") as refused:
         read(Conversation([Message("user", "a")], **more))
     assert refused.value.param == param
 

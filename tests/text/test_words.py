@@ -17,7 +17,7 @@ def test_a_word_is_a_token_and_reads_back() -> None:
     """Blanks belong to the word before them."""
     prompt = WordCodec().read(talk("one  two\nthree"))
     assert prompt.tokens[0] == SEPARATOR
-    assert "".join(map(prompt.decoder.push, prompt.tokens[1:])) == "one  two\nthree "
+    assert "".join(map(prompt.decoder().push, prompt.tokens[1:])) == "one  two\nthree "
 
 
 def test_every_message_begins_with_a_separator() -> None:
@@ -40,4 +40,4 @@ def test_somebody_elses_token_is_no_word() -> None:
     """A mix-up between streams shows as an error and not as an answer."""
     prompt = WordCodec().read(talk("mine"))
     with pytest.raises(KeyError):
-        prompt.decoder.push(token_id("yours "))
+        prompt.decoder().push(token_id("yours "))

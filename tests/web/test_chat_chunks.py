@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from chatstream_trio import ChatStream
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.web.openai.chunks import ChatChunks
 from house import ask, open_house, seat
 
@@ -16,7 +17,7 @@ from house import ask, open_house, seat
 async def listen(chat: ChatStream, text: str, *, max_tokens: int) -> list[tuple[float, bytes]]:
     """Every chunk of an answer, and when it came."""
     async with chat.generate(ask(text, max_tokens=max_tokens)) as generation:
-        chunks = ChatChunks(generation.read(), "id", "m", created=0)
+        chunks = ChatChunks(Chorus([generation]), "id", "m", created=0)
         return [(trio.current_time(), chunk) async for chunk in chunks]
 
 

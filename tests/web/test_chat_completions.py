@@ -37,6 +37,7 @@ async def test_a_whole_answer() -> None:
             "completion_tokens": 3,
             "total_tokens": 6,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         }
 
 
@@ -135,7 +136,7 @@ BAD_BODIES: list[tuple[bytes | dict[str, Any], str | None]] = [
     ({"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}, "messages[0].tool_calls"),
     ({"messages": [{"role": "x" * 100_000, "content": "x"}]}, "messages[0].role"),
     (b'{"messages": [{"role": "user", "content": "x"}], "user": "\xff"}', "user"),
-    (chat_body(n=2), "n"),
+    (chat_body(n=0), "n"),
     (chat_body(logprobs=True), "logprobs"),
     (chat_body(top_logprobs=3), "top_logprobs"),
     (chat_body(tools=[{"type": "function"}]), "tools"),
@@ -381,3 +382,27 @@ async def test_status_and_health() -> None:
             assert status["tasks"] > 0
             nursery.cancel_scope.cancel()
         await house.until(active=0, waiting=0, kv_rows=0, streams=[])
+
+
+async def test_several_answers_to_one_request() -> None:
+    """``n`` choices, whole and streamed: each by its index, the prompt counted once."""
+    async with open_house() as house:
+        body = (await house.ask("a b", max_tokens=3, n=2)).json()
+        assert [choice["index"] for choice in body["choices"]] == [0, 1]
+        assert [choice["message"]["content"] for choice in body["choices"]] == ["a b a "] * 2
+        assert body["usage"] | {"prompt_tokens": 3, "completion_tokens": 6} == body["usage"]
+        response = await house.ask(
+            "a b", max_tokens=3, n=2, stream=True, stream_options={"include_usage": True}
+        )
+        *events, last = sse_events(response.text)
+        assert last == "[DONE]"
+        assert events[-1]["usage"]["completion_tokens"] == 6
+        texts, reasons = ["", ""], []
+        for event in events[:-1]:
+            (choice,) = event["choices"]
+            texts[choice["index"]] += choice["delta"].get("content", "")
+            reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+        assert (texts, reasons) == (["a b a "] * 2, ["length"] * 2)
+        refused = (await house.ask(n=100)).json()["error"]
+        assert (refused["code"], refused["param"]) == ("invalid_value", "n")
+        await house.until(active=0, waiting=0, kv_rows=0)

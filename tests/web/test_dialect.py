@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -19,7 +19,6 @@ from chatstream_trio import (
     ChatStream,
     Event,
     Finished,
-    Generation,
     InvalidRequest,
     Message,
     Model,
@@ -29,6 +28,7 @@ from chatstream_trio import (
     create_app,
 )
 from chatstream_trio.aside.pauses import Walk
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
 from chatstream_trio.web.answering import LARGE_BODY, answer, speak
 from chatstream_trio.web.chunks import Chunks
@@ -46,7 +46,7 @@ class Shouts(Chunks):
     content_type: ClassVar[str] = "text/plain"
     headers: ClassVar[Mapping[str, str]] = {"X-Loud": "yes"}
 
-    def _say(self, event: Event) -> bytes:
+    def _say(self, event: Event, choice: int) -> bytes:
         match event:
             case Text(text):
                 return text.upper().encode()
@@ -64,14 +64,16 @@ class Shouts(Chunks):
 
 @frozen
 class ShoutCall:
-    request: ChatRequest
+    requests: tuple[ChatRequest, ...]
     stream: bool
+    choices: int = 1
 
-    def whole(self, head: Head, answer: Whole) -> Any:
+    def whole(self, head: Head, answers: Sequence[Whole]) -> Any:
+        (answer,) = answers
         return [head.id, head.model, answer.text.upper(), answer.usage.completion_tokens]
 
-    def chunks(self, head: Head, generation: Generation) -> Shouts:
-        return Shouts(generation)
+    def chunks(self, head: Head, answers: Chorus) -> Shouts:
+        return Shouts(answers)
 
 
 @define
@@ -91,9 +93,9 @@ class Shouting:
         if not count.rstrip(":").isdigit():
             raise InvalidRequest("how many?", param="count")
         request = ChatRequest(
-            [Message("user", text)], int(count.rstrip(":")), timeouts=given.timeouts
+            [Message("user", text)], max_tokens=int(count.rstrip(":")), timeouts=given.timeouts
         )
-        return ShoutCall(request, count.endswith(":"))
+        return ShoutCall((request,), count.endswith(":"))
 
     def error(self, reply: ErrorReply) -> Any:
         return {"oh": reply.code, "where": reply.param}
@@ -204,7 +206,7 @@ async def test_a_bug_in_a_dialect_ends_the_stream_in_it(
 ) -> None:
     """What the client gets is an error that says no more than it should; the log has the rest."""
 
-    def fail(self: Shouts, event: Event) -> bytes:
+    def fail(self: Shouts, event: Event, choice: int) -> bytes:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Shouts, "_say", fail)

@@ -107,7 +107,7 @@ MATTERS: list[dict[str, Any]] = [
     {"response_format": {"type": "json_object"}},
     {"guided_json": {}},
     {"structured_outputs": {"regex": "a"}},
-    {"n": 2},
+    {"best_of": 2},
     {"logprobs": True},
     {"echo": True},
     {"min_tokens": 5},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 
 import trio
@@ -40,24 +41,21 @@ class Ended:
     """When, by Trio's clock."""
 
     @classmethod
-    def of(cls, generation: Generation) -> Ended:
-        """How this request ended, or is about to."""
-        if isinstance(generation.error, StreamCancelled):
+    def of(cls, generations: Sequence[Generation]) -> Ended:
+        """How a request ended, or is about to: all of its choices."""
+        errors = [it.error for it in generations if it.error is not None]
+        if any(isinstance(error, StreamCancelled) for error in errors):
             outcome = RequestEnding.CANCELLED
-        elif generation.error is not None:
+        elif errors:
             outcome = RequestEnding.FAILED
-        elif generation.finish_reason is not None:
+        elif all(it.finish_reason is not None for it in generations):
             outcome = RequestEnding.FINISHED
         else:
             outcome = RequestEnding.ABANDONED
-        usage = generation.usage
-        return cls(
-            generation.id,
-            generation.key,
-            outcome,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-        )
+        first = generations[0]
+        prompts = sum(it.usage.prompt_tokens for it in generations if it.leader is None)
+        answers = sum(it.usage.completion_tokens for it in generations)
+        return cls(first.id, first.key, outcome, prompts, answers)
 
 
 @define

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import trio
-
 from chatstream_trio.admission.admission import Ticket
 from chatstream_trio.engine.face import Engine, Handle
 from chatstream_trio.engine.streams import StreamOutcome
@@ -28,9 +26,9 @@ from chatstream_trio.events import (
 from chatstream_trio.generation.output import Output
 from chatstream_trio.generation.phases import Phase, Phases
 from chatstream_trio.generation.prepared import Prepared
-from chatstream_trio.generation.reader import Reader, Readers
-from chatstream_trio.generation.state import GenerationState, GenerationStatus
-from chatstream_trio.request import ChatRequest
+from chatstream_trio.generation.reader import Bell, Reader, Readers
+from chatstream_trio.generation.state import GenerationState
+from chatstream_trio.request import Request
 from chatstream_trio.text.answer import Answer, Transcript
 from chatstream_trio.text.codec import Prompt
 
@@ -56,15 +54,17 @@ class Generation:
 
     def __init__(
         self,
-        request: ChatRequest,
+        request: Request,
         *,
         id: str,
         key: str,
         engine: Engine,
         on_change: Callable[[], None],
         spacing: Callable[[], float],
+        leader: Generation | None = None,
     ) -> None:
-        """``spacing``: seconds that should lie between two pieces of text, as of now."""
+        """``spacing``: seconds that should lie between two pieces of text, as of now. ``leader``:
+        another one with the same prompt; what that has read need not be read again."""
         self.id = id
         self.key = key
         self.request = request
@@ -77,10 +77,14 @@ class Generation:
         self._spacing = spacing
         self.state = GenerationState.WAITING
         """Where it is. One method changes it, and nothing else."""
-        self._ticket: Ticket | None = None
+        self._ticket: Ticket  # taken before anything else
         self._prepared: Prepared | None = None  # from when its prompt was measured
         self._output: Output | None = None  # from then on too
         self._stream: Handle | None = None  # the engine's, until it has let go of it
+        self.leader = leader
+        self._followers: list[Generation] = []  # who have not begun
+        if leader is not None:
+            leader._followers.append(self)
         self.readers = Readers()
         """Those who may still have to be told something."""
 
@@ -96,6 +100,9 @@ class Generation:
         else:
             self.phases.reach(_PHASES[state])
         self._on_change()
+        if self.has_read:
+            for follower in self._followers:
+                follower._start_if_ready()
 
     # ---- From the waiting room to the engine
 
@@ -104,17 +111,14 @@ class Generation:
         self._ticket = enter(self.key, on_seat=self._take_seat, on_move=self.readers.hear_move)
 
     def prepare(self, prompt: Prompt, stop_tokens: frozenset[int] = frozenset()) -> None:
-        """Take the measured prompt; it may begin as soon as it has a seat.
-
-        Args:
-            prompt: What the model reads.
-            stop_tokens: Tokens that end the answer, besides those that the request names.
+        """Take the measured prompt; it may begin as soon as it has a seat. ``stop_tokens`` end the
+        answer, besides those that the request names.
 
         Raises:
             ContextTooLong: It leaves no room for an answer.
         """
         self._prepared = Prepared.of(self.request, prompt, stop_tokens, self._engine.info)
-        transcript = Transcript.of(prompt.decoder, self.request.stop)
+        transcript = Transcript.of(prompt, self.request.stop)
         self._output = Output(self.answer, transcript, len(prompt.tokens))
         self.phases.reach(Phase.MEASURED)
         self._start_if_ready()
@@ -125,7 +129,9 @@ class Generation:
         self._tell()
 
     def _start_if_ready(self) -> None:
-        if self._prepared is None or self.state is not GenerationState.PREFILLING:
+        waits = self.leader is not None and not self.leader.has_read
+        begins = self.state is GenerationState.PREFILLING and self._stream is None and not waits
+        if self._prepared is None or not begins:
             return
         try:
             self._stream = self._engine.start(self._prepared.spec, self._deliver)
@@ -138,7 +144,7 @@ class Generation:
         """Take what a turn gave. Never raises; called by the engine on the event loop."""
         if outcome.finished is not None:
             self._stream = None
-            self._leave()
+            self._ticket.leave()
         if self.ended or self._output is None:
             return  # tokens after a stop string, or after a failure, are dropped
         if outcome.paused:
@@ -178,17 +184,18 @@ class Generation:
         if self._stream is not None:
             self._stream.cancel()
         else:
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._ticket is not None:
             self._ticket.leave()
 
     # ---- Readers
 
-    def read(self, position: int = 0) -> Reader:
-        """A reader of the answer's events from a position on, also when it is over."""
-        reader = Reader(self, position, self._spacing)
+    def read(self, position: int = 0, *, bell: Bell | None = None) -> Reader:
+        """A reader of the answer's events from a position on, also when it is over.
+
+        Args:
+            position: Events of the answer before the first that it reads.
+            bell: Of whoever waits for several readers; by default it has its own.
+        """
+        reader = Reader(self, position, self._spacing, bell or Bell())
         if not self.ended:
             self.readers.add(reader)
         return reader
@@ -210,6 +217,11 @@ class Generation:
         return self.answer.ended
 
     @property
+    def has_read(self) -> bool:
+        """Whether its prompt was read to the end, or will not be."""
+        return self.state in (GenerationState.DECODING, GenerationState.ENDED)
+
+    @property
     def error(self) -> ChatStreamError | None:
         """What ended it, if it failed."""
         return self.answer.error
@@ -226,20 +238,5 @@ class Generation:
 
     def queued(self) -> Queued | None:
         """Place and expected wait at this moment; None when it does not wait."""
-        position = None if self._ticket is None else self._ticket.position
-        if self._ticket is None or position is None:
-            return None
-        return Queued(position, self._ticket.eta_seconds)
-
-    def status(self) -> GenerationStatus:
-        """The state of the request at this moment."""
-        queued = self.queued()
-        return GenerationStatus(
-            id=self.id,
-            key=self.key,
-            state=self.state,
-            position=queued.position if queued else None,
-            prompt_tokens=None if self._output is None else self._output.prompt_tokens,
-            completion_tokens=self.usage.completion_tokens,
-            age_seconds=trio.current_time() - self.phases.arrived,
-        )
+        position = self._ticket.position
+        return None if position is None else Queued(position, self._ticket.eta_seconds)

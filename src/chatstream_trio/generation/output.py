@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from chatstream_trio.engine.runner import Likelihood
 from chatstream_trio.engine.streams import Ending, StreamOutcome
 from chatstream_trio.errors import EngineFailed, StreamFault
-from chatstream_trio.events import Finished, FinishReason, TokenLikelihood, Usage
+from chatstream_trio.events import (
+    Finished,
+    FinishReason,
+    Piece,
+    Text,
+    TokenLikelihood,
+    ToolCallStart,
+    Usage,
+)
 from chatstream_trio.text.answer import Answer, Transcript
 
 logger = logging.getLogger(__name__)
@@ -23,13 +32,16 @@ class Output:
     _transcript: Transcript
     prompt_tokens: int
     completion_tokens: int = field(default=0, init=False)
+    _reasoning_tokens: int = field(default=0, init=False)
     _untold: list[TokenLikelihood] = field(factory=list, init=False)  # of tokens whose text is held
     _cached_tokens: int = field(default=0, init=False)  # of the prompt, the most that was ever said
 
     @property
     def usage(self) -> Usage:
         """Tokens so far."""
-        return Usage(self.prompt_tokens, self.completion_tokens, self._cached_tokens)
+        return Usage(
+            self.prompt_tokens, self.completion_tokens, self._cached_tokens, self._reasoning_tokens
+        )
 
     def take(self, outcome: StreamOutcome) -> bool:
         """Take what a turn gave. Never raises: what cannot be decoded ends the answer.
@@ -48,13 +60,16 @@ class Output:
         self._cached_tokens = max(self._cached_tokens, outcome.cached_tokens)
         for at, token in enumerate(outcome.tokens):
             self.completion_tokens += 1
-            text = self._transcript.push(token)
+            reasoned = self._transcript.reasons
+            pieces = self._transcript.push(token)
+            self._reasoning_tokens += reasoned or self._transcript.reasons
             if outcome.logprobs:
                 self._untold.append(self._named(token, outcome.logprobs[at]))
-            if text:
-                self._say(text)
+            if pieces:
+                self._say(pieces)
             if self._transcript.stopped:
-                return self._finish(FinishReason.STOP)  # tokens behind it are dropped
+                self.answer.say(*self._transcript.flush())  # a stop string has no tokens
+                return self._finish(FinishReason.STOP)  # those behind it are dropped
         match outcome.finished:
             case None:
                 return None
@@ -67,10 +82,12 @@ class Output:
             case _:
                 return self.answer.fail(StreamFault(f"this stream failed: {outcome.fault}"))
 
-    def _say(self, text: str) -> None:
-        """Say it, with how likely the tokens were that nothing was said of yet."""
-        told, self._untold = tuple(self._untold), []
-        self.answer.say(text, told)
+    def _say(self, pieces: Sequence[Piece]) -> None:
+        """Say them, with how likely the tokens were that nothing was said of yet."""
+        if self._untold:
+            told, self._untold = tuple(self._untold), []
+            pieces = _with_logprobs(pieces, told)
+        self.answer.say(*pieces)
 
     def _named(self, token: int, found: Likelihood) -> TokenLikelihood:
         bytes_of = self._transcript.bytes_of
@@ -78,4 +95,14 @@ class Output:
         return TokenLikelihood(bytes_of(token), found.logprob, best)
 
     def _finish(self, reason: FinishReason) -> None:
+        if reason is FinishReason.STOP and self.answer.calls_tools:
+            reason = FinishReason.TOOL_CALLS
         self.answer.finish(Finished(reason, self.usage))
+
+
+def _with_logprobs(pieces: Sequence[Piece], told: tuple[TokenLikelihood, ...]) -> Sequence[Piece]:
+    """The first piece that can tells them; where none can, one more."""
+    for at, piece in enumerate(pieces):
+        if not isinstance(piece, ToolCallStart):
+            return (*pieces[:at], evolve(piece, logprobs=told), *pieces[at + 1 :])
+    return (*pieces, Text("", told))

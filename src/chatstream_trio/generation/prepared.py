@@ -10,7 +10,7 @@ from attrs import frozen
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.errors import ContextTooLong, UnsupportedField
-from chatstream_trio.request import ChatRequest, resolve
+from chatstream_trio.request import Request, resolve
 from chatstream_trio.text.codec import Prompt
 
 
@@ -24,7 +24,7 @@ class Prepared:
 
     @classmethod
     def of(
-        cls, request: ChatRequest, prompt: Prompt, stop_tokens: frozenset[int], info: RunnerInfo
+        cls, request: Request, prompt: Prompt, stop_tokens: frozenset[int], info: RunnerInfo
     ) -> Prepared:
         """Prepare it for the model that ``info`` describes.
 
@@ -47,7 +47,7 @@ class Prepared:
             raise ContextTooLong(
                 f"the model's maximum context length is {info.max_model_len} tokens; "
                 f"the prompt has {len(prompt.tokens)}",
-                param="messages",
+                param=request.param,
             )
         eos = frozenset() if request.ignore_eos else info.eos_token_ids
         spec = StreamSpec(

@@ -30,6 +30,22 @@ class Read(Protocol):
         """Place and expected wait at this moment; None when it does not wait."""
 
 
+@define(eq=False)
+class Bell:
+    """Wakes one task, which may wait for several readers."""
+
+    _rung: trio.Event = field(factory=trio.Event, init=False)
+
+    def ring(self) -> None:
+        """Something has happened."""
+        self._rung.set()
+
+    async def wait(self) -> None:
+        """Until it rings. Look first at what has happened already: this does not remember it."""
+        self._rung = trio.Event()
+        await self._rung.wait()
+
+
 class Reader:
     """The async iterator of a generation's events.
 
@@ -38,7 +54,9 @@ class Reader:
     up as one :class:`~chatstream_trio.events.Text`.
     """
 
-    def __init__(self, generation: Read, position: int, spacing: Callable[[], float]) -> None:
+    def __init__(
+        self, generation: Read, position: int, spacing: Callable[[], float], bell: Bell
+    ) -> None:
         """``spacing``: seconds that should lie between two pieces of text, as of now."""
         self._generation = generation
         self.position = position
@@ -49,7 +67,7 @@ class Reader:
         self._seat_told = position > 0
         self._heard_at = trio.current_time()
         self._silent = False
-        self._news = trio.Event()
+        self._bell = bell
         self.tells_moves = True
         """Whether a change of place in the line is an event. A reader who wants none for now turns
         it off, and is not woken: in a full room everybody moves whenever a seat gets free."""
@@ -61,11 +79,21 @@ class Reader:
 
     async def __anext__(self) -> Event:
         await trio.lowlevel.checkpoint_if_cancelled()
-        while (event := self._next()) is None:
-            self._news = trio.Event()
-            await self._news.wait()
-        self._heard_at = trio.current_time()
-        self._silent = False
+        while (event := self.take()) is None:
+            await self._bell.wait()
+        return event
+
+    def take(self) -> Event | None:
+        """The next event, if there is one already.
+
+        Raises:
+            StopAsyncIteration: There will be none.
+            ChatStreamError: That is how the request ended.
+        """
+        event = self._next()
+        if event is not None:
+            self._heard_at = trio.current_time()
+            self._silent = False
         return event
 
     def _next(self) -> Event | None:
@@ -100,12 +128,12 @@ class Reader:
 
     def hear(self) -> None:
         """Something has happened that must not wait."""
-        self._news.set()
+        self._bell.ring()
 
     def hear_move(self) -> None:
         """The place in the line has changed."""
         if self.tells_moves:
-            self._news.set()
+            self._bell.ring()
 
     def hear_text(self) -> None:
         """There is text. It is told now if it is due; if not, a later turn does it.
@@ -115,14 +143,14 @@ class Reader:
         now, spacing = trio.current_time(), self._spacing()
         if now >= self._text_due:
             self._text_due = max(self._text_due, now - spacing) + spacing
-            self._news.set()
+            self._bell.ring()
 
     def hear_silence(self, since: float) -> None:
         """A while has passed: one who wants to know of it, and had no event ``since`` then, is
         told."""
         if self.tells_silence and self._heard_at <= since:
             self._silent = True
-            self._news.set()
+            self._bell.ring()
 
 
 @define(eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import trio
 from attrs import define, field
@@ -21,12 +22,13 @@ SILENCE_TICK = 0.5
 class Requests:
     """Who is there; iterating gives the live generations, in the order of their arrival."""
 
-    _live: dict[str, Generation] = field(factory=dict, init=False)  # by id, which is one's alone
+    _live: dict[str, Sequence[Generation]] = field(factory=dict, init=False)
+    """By id, which is one request's alone: a generation for each of its choices."""
     _ended: EndedRequests = field(factory=EndedRequests, init=False)
     _nobody_left: trio.Event = field(factory=trio.Event, init=False)  # made anew by who waits
 
     def __iter__(self) -> Iterator[Generation]:
-        return iter(list(self._live.values()))
+        return chain.from_iterable(list(self._live.values()))
 
     def check_id(self, id: str) -> None:
         """Pass if nobody has the id.
@@ -37,15 +39,16 @@ class Requests:
         if id in self._live:
             raise IdInUse(f"another live request has the id {id!r}", param="id")
 
-    def add(self, generation: Generation) -> None:
-        """It is live from now on."""
-        self._live[generation.id] = generation
+    def add(self, id: str, generations: Sequence[Generation]) -> None:
+        """A request is live from now on."""
+        self._live[id] = generations
 
-    def remove(self, generation: Generation) -> None:
-        """Its scope is over: remember how it ended, and let go."""
-        del self._live[generation.id]
-        self._ended.remember(Ended.of(generation))
-        generation.close()
+    def remove(self, id: str) -> None:
+        """The scope of a request is over: remember how it ended, and let go."""
+        generations = self._live.pop(id)
+        self._ended.remember(Ended.of(generations))
+        for generation in reversed(generations):  # so that none begins when the first has ended
+            generation.close()
         if not self._live:
             self._nobody_left.set()
 
@@ -59,18 +62,19 @@ class Requests:
         Raises:
             StreamNotFound: No live or lately ended request of this key has this id.
         """
-        generation = self._live.get(id)
-        if generation is not None and key in (None, generation.key):
-            generation.fail(StreamCancelled("the request was cancelled by its id"))
-            return Ended.of(generation)
-        ended = None if generation is not None else self._ended.find(id)
+        generations = self._live.get(id, ())
+        if generations and key in (None, generations[0].key):
+            for generation in reversed(generations):
+                generation.fail(StreamCancelled("the request was cancelled by its id"))
+            return Ended.of(generations)
+        ended = None if generations else self._ended.find(id)
         if ended is None or key not in (None, ended.key):
             raise StreamNotFound(f"no request has the id {id!r}", param="id")
         return ended
 
     def fail(self, make_error: Callable[[], ChatStreamError]) -> None:
         """End them all, each with an error of its own."""
-        for generation in self:
+        for generation in reversed(list(self)):
             generation.fail(make_error())
 
     async def until_empty(self) -> None:

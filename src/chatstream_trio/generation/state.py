@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
+import trio
 from attrs import field, frozen
+
+from chatstream_trio.events import Queued, Usage
+from chatstream_trio.generation.phases import Phases
 
 
 class GenerationState(Enum):
@@ -18,9 +23,25 @@ class GenerationState(Enum):
     ENDED = "ended"
 
 
+class Seen(Protocol):
+    """What of a generation can be seen."""
+
+    id: str
+    key: str
+    state: GenerationState
+    phases: Phases
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens so far."""
+
+    def queued(self) -> Queued | None:
+        """Place and expected wait at this moment; None when it does not wait."""
+
+
 @frozen
 class GenerationStatus:
-    """What :meth:`Generation.status` returns."""
+    """The state of a request at one moment."""
 
     id: str
     key: str = field(repr=False)
@@ -32,3 +53,17 @@ class GenerationStatus:
     """None until the prompt was measured."""
     completion_tokens: int
     age_seconds: float
+
+    @classmethod
+    def of(cls, generation: Seen) -> GenerationStatus:
+        """That of this moment."""
+        queued, usage = generation.queued(), generation.usage
+        return cls(
+            id=generation.id,
+            key=generation.key,
+            state=generation.state,
+            position=queued.position if queued else None,
+            prompt_tokens=usage.prompt_tokens or None,
+            completion_tokens=usage.completion_tokens,
+            age_seconds=trio.current_time() - generation.phases.arrived,
+        )

@@ -7,13 +7,14 @@ scripted runner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import UnsupportedField
+from chatstream_trio.events import Piece, Text
 
 
 class Decoder(Protocol):
@@ -32,22 +33,56 @@ class Decoder(Protocol):
         ...
 
 
+class AnswerParser(Protocol):
+    """Tells what a model says from what it thinks and which tools it calls, as the text comes."""
+
+    reasons: bool
+    """Whether what comes next is reasoning, as far as is known."""
+
+    def push(self, text: str) -> Sequence[Piece]:
+        """Take more text; return the pieces that are certain now (maybe none)."""
+        ...
+
+    def flush(self) -> Sequence[Piece]:
+        """The answer is over: what was held back."""
+        ...
+
+
+@define
+class PlainParser:
+    """Of an answer that is text and nothing else."""
+
+    reasons: bool = field(default=False, init=False)
+
+    def push(self, text: str) -> Sequence[Piece]:
+        """All of it."""
+        return (Text(text),) if text else ()
+
+    def flush(self) -> Sequence[Piece]:
+        """Nothing is held back."""
+        return ()
+
+
 @frozen
 class Prompt:
-    """A conversation as the model reads it, and the decoder for the one answer to it."""
+    """A conversation, or a text, as the model reads it; and how its answers are to be read."""
 
     tokens: tuple[int, ...]
-    decoder: Decoder
+    decoder: Callable[[], Decoder]
+    """Makes one for each answer."""
+    parser: Callable[[], AnswerParser] = PlainParser
+    """Makes one for each answer."""
 
 
 class Codec(Protocol):
     """Safe to call from several threads at once."""
 
-    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
+    def read(self, said: Conversation | str | tuple[int, ...], most: int | None = None) -> Prompt:
         """Build the whole prompt, ready for the model's answer.
 
         Args:
-            conversation: Its messages, and what else the template is to be given.
+            said: A conversation, with what else the template is to be given; or a text, or tokens,
+                as they are. What looks like a control token in such a text is one.
             most: Tokens that are of any use.
 
         Raises:
@@ -86,11 +121,21 @@ class Codec(Protocol):
 
 
 def refuse_more_than_messages(conversation: Conversation) -> None:
-    """For a codec that renders messages, and nothing else yet.
+    """For a codec that renders what people say, and nothing else.
 
     Raises:
         UnsupportedField: ``param`` names what else there is.
     """
-    for param, given in (("tools", conversation.tools), ("options", conversation.options)):
+    asked = {
+        "tools": conversation.tools,
+        "chat_template_kwargs": conversation.options,
+        "continue_final_message": conversation.continue_final,
+    }
+    for param, given in asked.items():
         if given:
-            raise UnsupportedField(f"this server cannot give a model any {param} yet", param=param)
+            raise UnsupportedField(f"this model is served without {param}", param=param)
+    for index, message in enumerate(conversation.messages):
+        if message.role == "tool" or message.tool_calls:
+            raise UnsupportedField(
+                "this model is served without tools", param=f"messages[{index}].role"
+            )

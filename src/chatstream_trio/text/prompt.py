@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import field, frozen
@@ -59,18 +60,27 @@ class ChatCodec:
         ):
             object.__setattr__(self, name, value)
 
-    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
+    def read(self, said: Conversation | str | tuple[int, ...], most: int | None = None) -> Prompt:
         """Render the template and tokenize; see :class:`~chatstream_trio.text.codec.Codec`."""
+        if isinstance(said, Conversation):
+            tokens = self._read_conversation(said, most)
+        elif isinstance(said, str):
+            tokens = (*self._around[0], *self._encode_raw(said, most))
+        else:
+            tokens = said
+        param = "messages" if isinstance(said, Conversation) else "prompt"
+        if not tokens:
+            raise InvalidRequest("the prompt is empty", param=param)
+        _check_length(len(tokens), most, param)
+        return Prompt(tokens, partial(IncrementalDecoder, self._backend, bytes_of=self._bytes_of))
+
+    def _read_conversation(self, conversation: Conversation, most: int | None) -> tuple[int, ...]:
         refuse_more_than_messages(conversation)
         spoken = with_pauses(conversation.messages)
         messages = PausingList(message.to_dict() for message in spoken)
         self._template.check(messages)
         beginning = () if self._template.source else self._around[0]
-        tokens = (*beginning, *self._encode(messages, most))
-        if not tokens:
-            raise InvalidRequest("the prompt is empty", param="messages")
-        _check_length(len(tokens), most)
-        return Prompt(tokens, IncrementalDecoder(self._backend, bytes_of=self._bytes_of))
+        return (*beginning, *self._encode(messages, most))
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The special tokens among stop strings: they are never part of the text."""
@@ -105,11 +115,14 @@ class ChatCodec:
             hidden = PausingList(self._control.hide(message) for message in with_pauses(messages))
             if hidden != messages:
                 return self._control.encode(self._template.render(hidden))
-        text = self._template.render(messages)
+        return self._encode_raw(self._template.render(messages), most, "messages")
+
+    def _encode_raw(self, text: str, most: int | None, param: str = "prompt") -> Sequence[int]:
+        """What looks like a control token is one."""
         # This way of encoding gives up Python's lock: 4 MB take seconds. And without offsets what
         # comes back is freed in a millisecond, and not in 70 that hold it.
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
-        _check_length(len(encoding), most)
+        _check_length(len(encoding), most, param)
         return list(encoding.ids)
 
 
@@ -121,7 +134,7 @@ def _around(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(whole[:at]), tuple(whole[at + len(bare) :])
 
 
-def _check_length(length: int, most: int | None) -> None:
+def _check_length(length: int, most: int | None, param: str) -> None:
     """Refuse a hopeless prompt before a list of millions of ids is made.
 
     Raises:
@@ -130,5 +143,5 @@ def _check_length(length: int, most: int | None) -> None:
     if most is not None and length > most:
         raise ContextTooLong(
             f"the model's maximum context length is {most} tokens; the prompt has {length}",
-            param="messages",
+            param=param,
         )

@@ -27,18 +27,24 @@ class WordCodec:
     raises ``KeyError`` instead of looking like an answer.
     """
 
-    def read(self, conversation: Conversation, most: int | None = None) -> Prompt:
-        """The words of all messages, each message after a separator."""
-        refuse_more_than_messages(conversation)
+    def read(self, said: Conversation | str | tuple[int, ...], most: int | None = None) -> Prompt:
+        """The words of all messages, each message after a separator; a text is like a message."""
+        if isinstance(said, tuple):
+            raise UnsupportedField("the scripted model knows words, and no tokens", param="prompt")
+        if isinstance(said, str):
+            texts = [said]
+        else:
+            refuse_more_than_messages(said)
+            texts = [message.text for message in said.messages]
         tokens: list[int] = []
         words: dict[int, str] = {}
-        for message in conversation.messages:
+        for text in texts:
             tokens.append(SEPARATOR)
-            for word in with_pauses(_words(message.text)):
+            for word in with_pauses(_words(text)):
                 token = token_id(word)
                 words[token] = word
                 tokens.append(token)
-        return Prompt(tuple(tokens), _WordDecoder(words))
+        return Prompt(tuple(tokens), lambda: _WordDecoder(words))
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """None: all tokens are words."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from quart import Blueprint, Response, g, request
@@ -15,7 +16,7 @@ from werkzeug.datastructures import Headers
 
 from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.errors import IdInUse, InvalidRequest
-from chatstream_trio.events import Finished, Text, TokenLikelihood
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.generation.generation import Generation
 from chatstream_trio.request import Timeouts
 from chatstream_trio.service import ChatStream
@@ -68,13 +69,15 @@ async def answer(dialect: Dialect) -> Response:
     id = g.request_id = _chosen_id() or dialect.new_id()
     call = await _read(chat, dialect)
     try:
-        generation = await enter_request_scope(chat.generate(call.request, id=id, key=client.key))
+        generations = await enter_request_scope(
+            chat.generate_all(call.requests, choices=call.choices, id=id, key=client.key)
+        )
     except IdInUse as error:
         raise IdInUse(error.message, param=STREAM_ID) from None
     head = Head(id, chat.model_id, int(time.time()))
     if call.stream:
-        return _stream(call.chunks(head, generation.read()))
-    return json_response(call.whole(head, await _complete(generation)))
+        return _stream(call.chunks(head, Chorus(generations)))
+    return json_response(call.whole(head, await _complete(generations)))
 
 
 def json_response(value: Any) -> Response:
@@ -139,17 +142,16 @@ def _stream(chunks: Chunks) -> Response:
     return response
 
 
-async def _complete(generation: Generation) -> Whole:
-    """Wait for the whole answer."""
-    reader = generation.read()
-    reader.tells_moves = False
-    texts: list[str] = []
-    likely: list[TokenLikelihood] = []
-    async for event in reader:
-        match event:
-            case Text(text, logprobs):
-                texts.append(text)
-                likely += logprobs
-            case Finished(reason, usage):
-                return Whole("".join(texts), reason, usage, tuple(likely))
-    raise AssertionError("a generation ends with Finished or an error")
+async def _complete(generations: Sequence[Generation]) -> list[Whole]:
+    """Wait for the whole answers."""
+    chorus = Chorus(generations)
+    chorus.tell_moves(False)
+    async for _ in chorus:
+        pass  # what is said is in the answers
+    return [_whole(generation) for generation in generations]
+
+
+def _whole(generation: Generation) -> Whole:
+    finished = generation.answer.finished
+    assert finished is not None, "a generation ends with Finished or an error"
+    return Whole(generation.answer.whole, finished.reason, finished.usage)

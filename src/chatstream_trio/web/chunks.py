@@ -15,8 +15,8 @@ import trio
 from attrs import define, field
 
 from chatstream_trio.errors import ChatStreamError
-from chatstream_trio.events import Event, Finished, Queued, Silence
-from chatstream_trio.generation.reader import Reader
+from chatstream_trio.events import Event, Finished, Piece, Queued, Silence, Started, Usage
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.web import sse
 from chatstream_trio.web.errors import ErrorReply, reply_to
 
@@ -35,13 +35,14 @@ class Chunks(ABC):
     content_type: ClassVar[str] = sse.CONTENT_TYPE
     headers: ClassVar[Mapping[str, str]] = sse.HEADERS
 
-    reader: Reader
+    answers: Chorus
+    _finished: dict[int, Finished] = field(factory=dict, init=False)  # by choice
     _ended: bool = field(default=False, init=False)
     _queue_told_at: float = field(default=-QUEUE_SECONDS, init=False)
     _queue_news: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reader.tells_silence = True
+        self.answers.tell_silence()
 
     def __aiter__(self) -> Chunks:
         return self
@@ -49,15 +50,14 @@ class Chunks(ABC):
     async def __anext__(self) -> bytes:
         while not self._ended:
             try:
-                event = await self._event()
+                choice, event = await self._event()
             except ChatStreamError as error:
                 return self.error(error)
             if isinstance(event, Queued):
                 self._queue_news = True
-                self.reader.tells_moves = False  # until this one may be said
+                self.answers.tell_moves(False)  # until this one may be said
             elif not isinstance(event, Silence):
-                self._ended = isinstance(event, Finished)
-                return self._say(event)
+                return self._said(event, choice)
             if chunk := self._say_queue(silent=isinstance(event, Silence)):
                 return chunk
         raise StopAsyncIteration
@@ -67,33 +67,52 @@ class Chunks(ABC):
         self._ended = True
         return self._say_error(reply_to(error))
 
-    async def _event(self) -> Event:
+    async def _event(self) -> tuple[int, Event]:
         """The next event; silence, as soon as news of the queue may be said that were kept back."""
         if not self._queue_news:
-            return await anext(self.reader)
+            return await anext(self.answers)
         with trio.move_on_at(self._queue_told_at + QUEUE_SECONDS):
-            return await anext(self.reader)
-        return Silence()
+            return await anext(self.answers)
+        return 0, Silence()
+
+    def _said(self, event: Started | Piece | Finished, choice: int) -> bytes:
+        """In the dialect's words; behind the last choice's end, the end of the stream."""
+        said = self._say(event, choice)
+        if isinstance(event, Finished):
+            self._finished[choice] = event
+            if len(self._finished) == len(self.answers):
+                self._ended = True
+                said += self._say_end()
+        return said
 
     def _say_queue(self, *, silent: bool) -> bytes:
         """The newest position, unless the client heard of one a moment ago."""
-        queued = self.reader.queued()
+        queued = self.answers.queued()
         if queued is None:
             self._queue_news = False
             return self._say_silence() if silent else b""
         if not silent and trio.current_time() < self._queue_told_at + QUEUE_SECONDS:
             return b""
         self._queue_news = False
-        self.reader.tells_moves = True
-        self.reader.take_place()
+        self.answers.tell_moves(True)
+        self.answers.take_place()
         self._queue_told_at = trio.current_time()
         return self._say_place(queued)
 
     # ---- What a dialect says
 
     @abstractmethod
-    def _say(self, event: Event) -> bytes:
-        """A seat (``Started``), a ``Text``, or the end of the answer (``Finished``)."""
+    def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
+        """A seat (``Started``), a piece, or the end (``Finished``) of one of the answers."""
+
+    def _say_end(self) -> bytes:
+        """That all answers are complete."""
+        return b""
+
+    @property
+    def usages(self) -> list[Usage]:
+        """Of the answers that are complete, in order."""
+        return [self._finished[choice].usage for choice in sorted(self._finished)]
 
     @abstractmethod
     def _say_error(self, reply: ErrorReply) -> bytes:

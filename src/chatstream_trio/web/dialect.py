@@ -8,15 +8,27 @@ know no API. A dialect knows no connection, no seat and no engine; a new one is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from attrs import frozen
 
 from chatstream_trio.aside.pauses import Walk
-from chatstream_trio.events import FinishReason, TokenLikelihood, Usage
-from chatstream_trio.generation.reader import Reader
+from chatstream_trio.conversation import ToolCall
+from chatstream_trio.events import (
+    FinishReason,
+    Piece,
+    Reasoning,
+    Text,
+    TokenLikelihood,
+    ToolArguments,
+    ToolCallStart,
+    Usage,
+)
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.house import Names
-from chatstream_trio.request import ChatRequest, Timeouts
+from chatstream_trio.request import Request, Timeouts
 from chatstream_trio.web.bodies.reading import Unknown
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.errors import ErrorReply
@@ -49,28 +61,54 @@ class Head:
 class Whole:
     """An answer that is complete."""
 
-    text: str
+    pieces: Sequence[Piece]
+    """All of it in order; neighbours of one kind are joined."""
     reason: FinishReason
     usage: Usage
-    logprobs: tuple[TokenLikelihood, ...] = ()
-    """Of all tokens, where they were asked for."""
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return "".join([piece.text for piece in self.pieces if isinstance(piece, Text)])
+
+    @property
+    def reasoning(self) -> str:
+        """What the model said to itself before."""
+        return "".join([piece.text for piece in self.pieces if isinstance(piece, Reasoning)])
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that it calls, in order."""
+        given = {it.index: it.text for it in self.pieces if isinstance(it, ToolArguments)}
+        starts = [piece for piece in self.pieces if isinstance(piece, ToolCallStart)]
+        return tuple(ToolCall(it.id, it.name, given.get(it.index, "")) for it in starts)
+
+    @property
+    def logprobs(self) -> tuple[TokenLikelihood, ...]:
+        """Of all tokens, where they were asked for."""
+        said = [piece for piece in self.pieces if not isinstance(piece, ToolCallStart)]
+        return tuple(chain.from_iterable(piece.logprobs for piece in said))
 
 
 class Call(Protocol):
     """A body that was read: what is asked, and how it wants to be answered."""
 
     @property
-    def request(self) -> ChatRequest:
+    def requests(self) -> Sequence[Request]:
         """What the service is asked."""
+
+    @property
+    def choices(self) -> int:
+        """How many answers to each of them."""
 
     @property
     def stream(self) -> bool:
         """Whether the answer comes in chunks."""
 
-    def whole(self, head: Head, answer: Whole) -> Any:
-        """The whole answer, as what will be JSON."""
+    def whole(self, head: Head, answers: Sequence[Whole]) -> Any:
+        """The whole answer, as what will be JSON: of one for each choice of each request."""
 
-    def chunks(self, head: Head, reader: Reader) -> Chunks:
+    def chunks(self, head: Head, answers: Chorus) -> Chunks:
         """The answer piece by piece."""
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
 
 from chatstream_trio.aside.pauses import Walk
-from chatstream_trio.generation.reader import Reader
+from chatstream_trio.events import total
+from chatstream_trio.generation.chorus import Chorus
 from chatstream_trio.request import ChatRequest
 from chatstream_trio.web.dialect import Given, Head, Whole
 from chatstream_trio.web.errors import ErrorReply
-from chatstream_trio.web.openai.chunks import FINISH_REASONS, ChatChunks, logprobs_json, usage_json
+from chatstream_trio.web.openai.chunks import (
+    FINISH_REASONS,
+    ChatChunks,
+    call_json,
+    logprobs_json,
+    reasoning_json,
+    usage_json,
+)
 from chatstream_trio.web.openai.schema import parse_chat
 
 
@@ -21,39 +30,58 @@ class ChatCall:
     """A body of ``POST /v1/chat/completions`` that was read."""
 
     request: ChatRequest
+    choices: int
     stream: bool
     include_usage: bool
     include_queue: bool
     logprobs: bool
 
-    def whole(self, head: Head, answer: Whole) -> dict[str, Any]:
+    @property
+    def requests(self) -> tuple[ChatRequest, ...]:
+        """The one."""
+        return (self.request,)
+
+    def whole(self, head: Head, answers: Sequence[Whole]) -> dict[str, Any]:
         """A ``chat.completion``."""
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
-            "finish_reason": FINISH_REASONS[answer.reason],
-        }
         return {
             "id": head.id,
             "object": "chat.completion",
             "created": head.created,
             "model": head.model,
-            "choices": [choice],
-            "usage": usage_json(answer.usage),
+            "choices": [self._choice(index, answer) for index, answer in enumerate(answers)],
+            "usage": usage_json(total([answer.usage for answer in answers], self.choices)),
         }
 
-    def chunks(self, head: Head, reader: Reader) -> ChatChunks:
+    def _choice(self, index: int, answer: Whole) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": _message_json(answer),
+            "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
+            "finish_reason": FINISH_REASONS[answer.reason],
+        }
+
+    def chunks(self, head: Head, answers: Chorus) -> ChatChunks:
         """``chat.completion.chunk`` after chunk."""
         return ChatChunks(
-            reader,
+            answers,
             head.id,
             head.model,
             head.created,
+            choices=self.choices,
             include_usage=self.include_usage,
             include_queue=self.include_queue,
             logprobs=self.logprobs,
         )
+
+
+def _message_json(answer: Whole) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.reasoning:
+        message |= reasoning_json(answer.reasoning)
+    if answer.tool_calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [call_json(call) for call in answer.tool_calls]
+    return message
 
 
 class ChatCompletions:
@@ -70,6 +98,7 @@ class ChatCompletions:
         options = said.stream_options
         return ChatCall(
             said.to_request(given.vocab_size, given.timeouts, walk),
+            choices=said.number(),
             stream=bool(said.stream),
             include_usage=bool(options and options.include_usage),
             include_queue=bool(options and options.include_queue),

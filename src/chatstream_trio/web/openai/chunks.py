@@ -7,15 +7,20 @@ from typing import Any
 
 from attrs import define, field
 
+from chatstream_trio.conversation import ToolCall
 from chatstream_trio.events import (
-    Event,
     Finished,
     FinishReason,
+    Piece,
     Queued,
+    Reasoning,
     Started,
     Text,
     TokenLikelihood,
+    ToolArguments,
+    ToolCallStart,
     Usage,
+    total,
 )
 from chatstream_trio.web import sse
 from chatstream_trio.web.chunks import Chunks
@@ -24,8 +29,8 @@ from chatstream_trio.web.errors import ErrorReply
 FINISH_REASONS: Mapping[FinishReason, str] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "tool_calls",
 }
-
 
 LEAST_LOGPROB = -9999.0
 """What OpenAI says of a token that could not come; JSON has no infinity."""
@@ -39,6 +44,8 @@ class ChatChunks(Chunks):
     model: str
     created: int
     """Unix time in seconds."""
+    choices: int = 1
+    """Answers to one prompt."""
     include_usage: bool = False
     include_queue: bool = False
     logprobs: bool = False
@@ -53,20 +60,28 @@ class ChatChunks(Chunks):
             "model": self.model,
         }
 
-    def _say(self, event: Event) -> bytes:
+    def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
         match event:
             case Started():
-                start = self._chunk({"role": "assistant", "content": ""})
+                start = self._chunk(choice, {"role": "assistant", "content": ""})
                 if self.include_queue:
                     return sse.data({"queue": {"status": "started"}}) + start
                 return start
             case Text(text, likely):
-                return self._chunk({"content": text}, likely=likely if self.logprobs else None)
-            case Finished(reason, usage):
-                end = self._chunk({}, FINISH_REASONS[reason])
-                return end + self._usage(usage) + sse.DONE
-            case _:
-                raise AssertionError(event)
+                return self._chunk(choice, {"content": text}, likely=likely)
+            case Reasoning(text, likely):
+                return self._chunk(choice, reasoning_json(text), likely=likely)
+            case ToolCallStart(index, id, name):
+                call = {"index": index, **call_json(ToolCall(id, name, ""))}
+                return self._chunk(choice, {"tool_calls": [call]})
+            case ToolArguments(index, text, likely):
+                call = {"index": index, "function": {"arguments": text}}
+                return self._chunk(choice, {"tool_calls": [call]}, likely=likely)
+            case Finished(reason):
+                return self._chunk(choice, {}, FINISH_REASONS[reason])
+
+    def _say_end(self) -> bytes:
+        return self._usage(total(self.usages, self.choices)) + sse.DONE
 
     def _say_error(self, reply: ErrorReply) -> bytes:
         return sse.data(reply.body)
@@ -79,17 +94,19 @@ class ChatChunks(Chunks):
 
     def _chunk(
         self,
-        delta: dict[str, str],
+        choice: int,
+        delta: dict[str, Any],
         finish_reason: str | None = None,
         likely: Sequence[TokenLikelihood] | None = None,
     ) -> bytes:
-        choice = {
-            "index": 0,
+        told = likely if self.logprobs else None
+        said = {
+            "index": choice,
             "delta": delta,
-            "logprobs": None if likely is None else logprobs_json(likely),
+            "logprobs": None if told is None else logprobs_json(told),
             "finish_reason": finish_reason,
         }
-        chunk = {**self._head, "choices": [choice]}
+        chunk = {**self._head, "choices": [said]}
         if self.include_usage:
             chunk["usage"] = None
         return sse.data(chunk)
@@ -98,6 +115,17 @@ class ChatChunks(Chunks):
         if not self.include_usage:
             return b""
         return sse.data({**self._head, "choices": [], "usage": usage_json(usage)})
+
+
+def reasoning_json(text: str) -> dict[str, Any]:
+    """What a model said to itself: there are two names for it, and clients for each."""
+    return {"reasoning_content": text, "reasoning": text}
+
+
+def call_json(call: ToolCall) -> dict[str, Any]:
+    """OpenAI's shape of a call."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def logprobs_json(likely: Sequence[TokenLikelihood]) -> dict[str, Any]:
@@ -125,6 +153,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 

@@ -26,7 +26,6 @@ def _is(*wanted: float | str) -> Harmless:
 
 CHANGES_NOTHING: Mapping[str, Harmless] = {
     # OpenAI's
-    "n": _is(1),
     "tools": _is_no_list,
     "functions": _is_no_list,
     "tool_choice": _is("none", "auto"),

@@ -31,6 +31,8 @@ from chatstream_trio.web.openai.foreign import (
 
 MOST_LOGPROBS = 20
 """Of the likeliest tokens at each place, as many as OpenAI names."""
+MOST_CHOICES = 128
+"""Answers to one request, as many as OpenAI gives."""
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
 
@@ -103,6 +105,7 @@ class ChatCompletionBody(Wire, frozen=True):
     ignore_eos: bool | None = None
     timeouts: TimeoutsBody | None = None
     logprobs: bool | None = None
+    n: int | None = None
     top_logprobs: int | None = None
     """How many of the likeliest tokens are named at each place; with ``logprobs`` only."""
 
@@ -139,6 +142,17 @@ class ChatCompletionBody(Wire, frozen=True):
             ignore_eos=bool(self.ignore_eos),
             timeouts=self._timeouts().under(timeouts),
         )
+
+    def number(self) -> int:
+        """How many answers are asked for.
+
+        Raises:
+            InvalidRequest: None, or more than any server has seats.
+        """
+        number = 1 if self.n is None else self.n
+        if not 1 <= number <= MOST_CHOICES:
+            raise InvalidRequest(f"n must be between 1 and {MOST_CHOICES}", param="n")
+        return number
 
     def _logprobs(self) -> int | None:
         most = self.top_logprobs or 0

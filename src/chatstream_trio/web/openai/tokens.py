@@ -113,7 +113,7 @@ def _encode(said: TokenizeBody, codec: Codec) -> tuple[int, ...]:
             param="add_special_tokens",
         )
     messages = [message.to_message(with_pauses) for message in with_pauses(said.messages)]
-    return codec.read(ChatRequest(messages).conversation).tokens
+    return codec.read(ChatRequest(messages).said).tokens
 
 
 async def tokenize() -> Response:
