@@ -22,11 +22,11 @@ LINES = {
     "conversation.py": "| attrs",
     "aside/threads.py": "| attrs trio",
     "aside": "",
-    "grammars/grammar.py": "| attrs",
-    "grammars": "errors grammars/grammar | attrs llguidance",
     "progress.py": "| rich",
     "demo": "",
-    "text": "conversation errors events aside | attrs tokenizers",
+    "grammars/grammar.py": "| attrs",
+    "grammars": "errors grammars/grammar | attrs llguidance",
+    "text": "conversation errors events aside grammars/grammar | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine": "errors grammars/grammar | attrs",
     "engine/drivers.py": "engine | trio",
@@ -47,7 +47,7 @@ LINES = {
     "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
     " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
-    "request.py": "conversation engine errors | attrs",
+    "request.py": "conversation engine errors grammars/grammar | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine errors events request text | attrs trio",
     "models.py": "demo engine errors grammars settings text torch_runner/load"
@@ -55,13 +55,15 @@ LINES = {
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation house models progress request settings text | trio",
+    "service.py": "engine errors generation grammars house models progress request settings text"
+    " | trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
     "web": "conversation errors events generation house aside request service settings web/bodies"
     " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "conversation errors events generation house aside request service text web"
+    "web/openai": "conversation errors events generation grammars/grammar house aside request"
+    " service text web"
     " web/bodies | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",

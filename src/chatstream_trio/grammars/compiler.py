@@ -164,7 +164,9 @@ class Grammars:
     """
 
     _load: Callable[[], Vocabulary]
-    _made: dict[tuple[int, frozenset[int]], Compiler] = field(init=False, factory=dict)
+    _made: dict[tuple[int, frozenset[int]], Compiler | UnsupportedField] = field(
+        init=False, factory=dict
+    )
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
 
     def compiler(self, vocab_size: int, eos: frozenset[int]) -> Compiler:
@@ -177,8 +179,28 @@ class Grammars:
         if (made := self._made.get(key)) is None:
             with self._lock:
                 if (made := self._made.get(key)) is None:
-                    made = self._made[key] = Compiler.of(self._load(), vocab_size, eos)
+                    made = self._made[key] = self._make(vocab_size, eos)
+        if isinstance(made, UnsupportedField):
+            raise UnsupportedField(made.message, param=made.param)
         return made
+
+    def check(self, grammar: Grammar, vocab_size: int, eos: frozenset[int]) -> None:
+        """Pass if answers of this model can be held to it. What is compiled here is kept.
+
+        Raises:
+            InvalidRequest: They cannot; ``param`` is the grammar's.
+        """
+        try:
+            compiler = self.compiler(vocab_size, eos)
+        except UnsupportedField as error:
+            raise UnsupportedField(error.message, param=grammar.param) from None
+        compiler.matcher(grammar)
+
+    def _make(self, vocab_size: int, eos: frozenset[int]) -> Compiler | UnsupportedField:
+        try:
+            return Compiler.of(self._load(), vocab_size, eos)
+        except UnsupportedField as error:
+            return error
 
 
 def _start_with_stack(work: Callable[[], None]) -> threading.Thread:

@@ -35,8 +35,14 @@ _JSON_IN_LARK = re.compile(r"%json\s*(?=\{)")
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)*/')
 _PATTERNS = ("pattern", "format", "minLength", "maxLength")
 _COMBINE = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef")
-_COMBINED = (*_PATTERNS, "properties", "patternProperties", "additionalProperties")
-_COMBINED += ("items", "prefixItems")
+_COMBINED = {
+    *_PATTERNS,
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+}
 
 
 def check_size(grammar: Grammar) -> None:
