@@ -106,7 +106,7 @@ class RowGrammars:
         self._rows: dict[int, _Row] = {}
         self._executor: LLExecutor | None = None
         self._loose: tuple[int, ...] = ()
-        self._words = 1
+        self._words = -(-info.vocab_size // _WORD)
         bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
         self._penalties = torch.zeros((256, 8)).masked_fill(bits == 0, -torch.inf).to(device)
 
