@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -12,7 +11,6 @@ from attrs import evolve
 from drive import Drive, Stream, run_streams, run_turns
 from held import EOS, grammars, held, letters, regex, schema, speaker, text_of
 from making import make_runner
-from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from chatstream_trio.engine.runner import Decode, Prefill, Sampling, Start, Turn
@@ -78,7 +76,7 @@ def test_company_and_pauses_change_nothing(given: dict[str, int]) -> None:
     alone: dict[int, list[int]] = {}
     for spec in specs():
         alone |= run_turns(runner_for(), [spec]).tokens
-    small = {"max_model_len": 84, "kv_memory": memory(100)} if given else {}
+    small = {"max_model_len": 84, "kv_memory": memory(90)} if given else {}
     loop = run_turns(runner_for(**given, **small), specs(), chunk=7, speculate=speculate)
     assert loop.tokens == alone
     if given and not speculate:
@@ -119,19 +117,28 @@ def test_special_tokens_are_no_text() -> None:
 
 
 def test_an_end_that_is_text_besides_comes_at_the_end_only() -> None:
-    """A tokenizer need not call its end special: then it is text as well, as which it would end
-    the answer in the middle."""
+    """A model may have several ends, of which some need not be special to its tokenizer: such a one
+    is text as well, as which it would end the answer in the middle."""
+    model, end = speaker(), letters().token_to_id("q")
+    model.generation_config.eos_token_id = [EOS, end]
+    runner = make_runner(model, grammars=grammars(), model_id="held", rows=4, threads=1)
+    assert runner.info.eos_token_ids == {EOS, end}
+    for sampling in (Sampling(seed=1), held(regex("[a-z]{20}"), seed=1)):
+        said = run_streams(runner, Stream((1, 2), 21, evolve(sampling, logit_bias={end: 100.0})))
+        assert said[0].index(end) == (20 if sampling.grammar else 0)
 
-    def load() -> Tokenizer:
-        tokenizer = letters()
-        saved = json.loads(tokenizer.to_str())
-        for token in saved["added_tokens"]:
-            token["special"] = token["id"] != EOS
-        return Tokenizer.from_str(json.dumps(saved))
 
-    sampling = held(regex("[<a-z>]{20,30}"), seed=1, logit_bias={EOS: 60.0})
-    (tokens,) = run_streams(runner_for(Grammars(load)), Stream((1, 2), 21, sampling))
-    assert tokens.index(EOS) == 20
+def test_a_turn_of_before_can_be_run_again() -> None:
+    """Design 4: also when a later one has run, and with another token."""
+    runner = runner_for()
+    a, b, c = (letters().token_to_id(letter) for letter in "abc")
+    start = Start(0, (1, 2), held(regex("(ab|ba|cc)a{9}"), seed=3))
+    runner.launch(Turn(started=(start,), prefill=(Prefill(0, 0, 2),)))()
+    for token, behind in ((a, b), (b, a), (c, c), (a, b)):
+        (step,) = runner.launch(Turn(decode=(Decode(0, token, 2),)))().steps
+        assert step.tokens == (behind,)
+        (step,) = runner.launch(Turn(decode=(Decode(0, behind, 3),)))().steps
+        assert step.tokens == (a,)
 
 
 def test_likelihoods_are_those_of_the_raw_logits() -> None:
