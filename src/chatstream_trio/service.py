@@ -232,10 +232,10 @@ def _read(
 ) -> list[Prompt]:
     prompts = []
     for request in requests:
-        prompt = codec.read(request.said, info.max_model_len)
+        prompt = codec.read(request.said, info.max_model_len).holding(request.grammar)
         if max(prompt.tokens) >= info.vocab_size:
             raise InvalidRequest("the prompt has a token that the model lacks", param=request.param)
-        grammar = prompt.grammar or request.grammar
+        grammar = prompt.grammar
         if grammar and grammars and Ability.GRAMMAR in info.abilities:
             grammars.check(grammar, info.vocab_size, info.eos_token_ids)
         prompts.append(prompt)

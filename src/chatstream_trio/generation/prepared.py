@@ -43,7 +43,7 @@ class Prepared:
             raise UnsupportedField(
                 f"this model is served without {Ability.LOGPROBS.value}", param="logprobs"
             )
-        grammar = prompt.grammar or request.grammar
+        grammar = prompt.grammar
         if grammar is not None and Ability.GRAMMAR not in info.abilities:
             raise UnsupportedField(
                 f"this model is served without {Ability.GRAMMAR.value}", param=grammar.param
