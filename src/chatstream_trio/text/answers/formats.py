@@ -178,4 +178,5 @@ def find_format(template: str) -> Format | None:
 
 def find_marks(template: str) -> Marks | None:
     """The marks that a chat template's source has around what a model says to itself."""
-    return next((marks for marks in MARKS.values() if marks.close in template), None)
+    found = (m for m in MARKS.values() if m.close in template or m.open.strip() in template)
+    return next(found, None)

@@ -146,8 +146,10 @@ class AnswerStyle:
         if conversation.continue_final:
             begun = self._marks.leaves_open(conversation.messages[-1].text)
             over = not begun
-        else:
+        elif conversation.add_generation_prompt:
             begun, over = self._marks.ends_open(end), self._marks.ends_closed(end)
+        else:
+            begun = over = False
         return None if over else Thinking(self._marks, begun, self._within(*_texts(self._marks)))
 
     def _within(self, *texts: str) -> dict[str, MarkToken]:
