@@ -29,6 +29,7 @@ NEEDS_TORCH = (
     "text/test_answer_style.py",
     "text/test_prompt.py",
     "web/test_logprobs.py",
+    "web/test_tool_calls.py",
     "web/test_real_model.py",
     "web/test_structured.py",
 )
