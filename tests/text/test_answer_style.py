@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 import chatstream_trio.demo
 from chatstream_trio.conversation import Conversation, Message, Tool, ToolChoice
-from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.events import Piece, Reasoning, Text, ToolArguments, ToolCallStart
 from chatstream_trio.grammars.grammar import Grammar, GrammarKind
 from chatstream_trio.text.answer import Answer, Transcript
@@ -123,6 +123,9 @@ def test_calls_are_looked_for_where_there_are_tools_to_call() -> None:
     assert read(style, CALL, tool_choice=ToolChoice("none")) == (Text(CALL),)
     none = AnswerStyle(style.tokenizer, QWEN, tool_parser="none")
     assert read(none, CALL) == (Text(CALL),)
+    with pytest.raises(UnsupportedField) as refused:
+        read(none, CALL, tool_choice=ToolChoice("required"))
+    assert refused.value.param == "tool_choice"
     assert len(read(style, CALL + CALL)) == 4
     assert len(read(style, CALL + CALL, parallel_tool_calls=False)) == 2
 

@@ -21,7 +21,7 @@ from chatstream_trio.events import Reasoning, Text, ToolArguments, ToolCallStart
 from chatstream_trio.grammars.grammar import Grammar, GrammarKind
 from chatstream_trio.grammars.limits import check_size
 from chatstream_trio.text.answers.formats import FORMATS, HARMONY
-from chatstream_trio.text.answers.grammar import CallGrammar, MarkToken, Thinking
+from chatstream_trio.text.answers.grammar import CallGrammar, HarmonyRules, MarkToken, Thinking
 from chatstream_trio.text.answers.reasoning import THINK
 from text.answers import TOOLS, WEATHER, read_all, reader
 
@@ -254,6 +254,22 @@ def test_reasoning_may_come_before_an_answer_of_a_form(
             assert last.text.strip() in answers
             reasoned |= any(isinstance(piece, Reasoning) for piece in before)
     assert reasoned
+
+
+def test_reasoning_in_channels_may_come_before_an_answer_of_a_form() -> None:
+    """The form is that of the message to people, and messages to oneself are free."""
+    words = vocabulary("gpt_oss", "special")
+    schema = Grammar(GrammarKind.JSON_SCHEMA, '{"enum": ["a", 5]}')
+    grammar = HarmonyRules(words.marks).before(schema)
+    assert grammar is not None
+    seen = set()
+    for seed in range(20):
+        if (text := words.walk(grammar, seed)) is not None:
+            *before, last = read_all(partial(reader, "gpt_oss"), list(text))
+            assert isinstance(last, Text)
+            assert json.loads(last.text) in ("a", 5)
+            seen.add(any(isinstance(piece, Reasoning) for piece in before))
+    assert seen == {True, False}
 
 
 def test_other_grammars_cannot_have_reasoning_before_them() -> None:

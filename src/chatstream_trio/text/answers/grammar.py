@@ -72,28 +72,68 @@ class Thinking:
 
     def before(self, grammar: Grammar) -> Grammar | None:
         """The grammar of an answer, and reasoning before it; None: they cannot be put together."""
-        match grammar.kind:
-            case GrammarKind.JSON_SCHEMA:
-                try:
-                    schema = json.loads(grammar.source)
-                except ValueError:
-                    return None
-                if not isinstance(schema, dict):
-                    return None
-                answer = "answer: %json " + json.dumps({**schema, "x-guidance": JSON_OPTIONS})
-            case GrammarKind.REGEX:
-                slashes = re.sub(
-                    r"\\.|/",
-                    lambda found: found[0] if len(found[0]) > 1 else r"\/",
-                    grammar.source,
-                    flags=re.DOTALL,
-                )
-                answer = "answer: ANSWER\nANSWER: /" + slashes.replace("\n", r"\n") + "/"
-            case _:
-                return None
         rules, may = self.rules
-        source = "\n".join([f"start: {may} answer", *rules, answer, _TEXT])
-        return Grammar(GrammarKind.LARK, source, grammar.param)
+        return _behind(may, rules, grammar)
+
+
+@frozen
+class HarmonyRules:
+    """What surrounds the last message of an answer in gpt-oss's channels."""
+
+    tokens: Mapping[str, MarkToken]
+
+    def rules(self, whom: str) -> list[str]:
+        """For messages before the last, to whom they may be."""
+        marks = " | ".join(json.dumps(mark) for mark in HARMONY.marks)
+        channel, message, end, start = self._marks
+        return [
+            f'aside: {channel} ({whom}) {message} FREE {end} {start} "assistant"',
+            f"FREE: TEXT & ~(TEXT ({marks}) TEXT)",
+        ]
+
+    def start(self, last: str) -> str:
+        """What an answer is, with its last message."""
+        return f"aside{{0,{_MOST_CALLS}}} ({last})"
+
+    @property
+    def final(self) -> str:
+        """What stands before the message to people."""
+        channel, message, _, _ = self._marks
+        return f'{channel} "final" {message}'
+
+    @property
+    def _marks(self) -> list[str]:
+        marks = (harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.START)
+        return [write(mark, self.tokens) for mark in marks]
+
+    def before(self, grammar: Grammar) -> Grammar | None:
+        """The grammar of an answer, and reasoning before it; None: they cannot be put together."""
+        return _behind(self.start(self.final), self.rules('"analysis"'), grammar)
+
+
+def _behind(start: str, rules: list[str], grammar: Grammar) -> Grammar | None:
+    """The grammar of an answer behind something else."""
+    match grammar.kind:
+        case GrammarKind.JSON_SCHEMA:
+            try:
+                schema = json.loads(grammar.source)
+            except ValueError:
+                return None
+            if not isinstance(schema, dict):
+                return None
+            answer = "answer: %json " + json.dumps({**schema, "x-guidance": JSON_OPTIONS})
+        case GrammarKind.REGEX:
+            slashes = re.sub(
+                r"\\.|/",
+                lambda found: found[0] if len(found[0]) > 1 else r"\/",
+                grammar.source,
+                flags=re.DOTALL,
+            )
+            answer = "answer: ANSWER\nANSWER: /" + slashes.replace("\n", r"\n") + "/"
+        case _:
+            return None
+    source = "\n".join([f"start: {start} answer", *rules, answer, _TEXT])
+    return Grammar(GrammarKind.LARK, source, grammar.param)
 
 
 @frozen
@@ -134,7 +174,7 @@ class CallGrammar:
         if not places:
             raise InvalidRequest(f"there is no tool {choice.name!r}", param="tool_choice")
         schemas = [_schema(tools[place], place, forced, self.always) for place in places]
-        names = [tools[place].name for place in places]
+        names = [json.dumps(tools[place].name)[1:-1] for place in places]
         several = parallel and self.format.several and choice.name is None
         several = several and not (forced and self.always)
         calls = self._calls(names, schemas, several)
@@ -193,18 +233,10 @@ class CallGrammar:
 
     def _harmony(self, forced: bool) -> list[str]:
         """Messages to oneself, and the last one to a tool, or to people."""
-        channel, message, end, start = (
-            self._write(mark)
-            for mark in (harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.START)
-        )
-        marks = " | ".join(json.dumps(mark) for mark in self.format.marks)
-        last = "calls" if forced else f'calls | {channel} "final" {message} FREE'
-        whom = '"analysis"' if forced else '("analysis" | "commentary")'
-        return [
-            f"start: aside{{0,{_MOST_CALLS}}} ({last})",
-            f'aside: {channel} {whom} {message} FREE {end} {start} "assistant"',
-            f"FREE: TEXT & ~(TEXT ({marks}) TEXT)",
-        ]
+        around = HarmonyRules(self.tokens)
+        last = "calls" if forced else f"calls | {around.final} FREE"
+        whom = '"analysis"' if forced else '"analysis" | "commentary"'
+        return [f"start: {around.start(last)}", *around.rules(whom)]
 
     def _write(self, text: str) -> str:
         return write(text, self.tokens)

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from chatstream_trio.conversation import Conversation
+from chatstream_trio.errors import UnsupportedField
 from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.text.answers.calls import Calls, Offer, long_id, short_id
 from chatstream_trio.text.answers.declared import is_written_in, read_declared
@@ -22,7 +23,12 @@ from chatstream_trio.text.answers.formats import (
     find_format,
     find_marks,
 )
-from chatstream_trio.text.answers.grammar import CallGrammar, MarkToken, Thinking
+from chatstream_trio.text.answers.grammar import (
+    CallGrammar,
+    HarmonyRules,
+    MarkToken,
+    Thinking,
+)
 from chatstream_trio.text.answers.harmony import read_harmony
 from chatstream_trio.text.answers.reader import AnswerReader, Read, read_text
 from chatstream_trio.text.answers.reasoning import MARKS, Marks
@@ -107,12 +113,17 @@ class AnswerStyle:
 
         Raises:
             InvalidRequest: The parameters of a tool are no schema of an object.
+            UnsupportedField: A call is forced where none are read.
         """
         choice = conversation.tool_choice
+        if self._format is None and choice.mode == "required":
+            raise UnsupportedField(
+                "this model is served without a parser for calls of tools", param="tool_choice"
+            )
         offers = self._format is not None and choice.mode != "none" and bool(conversation.tools)
         if not offers and self._marks is None and not self._harmony and self._declared is None:
             return Reading()
-        thinking = self._thinking(conversation, end())
+        thinking = self._thinking(conversation, end)
         grammar = None
         if offers and self._format is not None:
             tokens = self._within(*self._format.texts, *_texts(self._marks))
@@ -136,10 +147,17 @@ class AnswerStyle:
             frozenset(token.id for token in tokens.values()),
             grammar,
             offers and choice.mode == "required",
-            thinking.before if thinking is not None else None,
+            self._reasoning_first(thinking),
         )
 
-    def _thinking(self, conversation: Conversation, end: str) -> Thinking | None:
+    def _reasoning_first(
+        self, thinking: Thinking | None
+    ) -> Callable[[Grammar], Grammar | None] | None:
+        if self._harmony:
+            return HarmonyRules(self._within(*HARMONY.marks)).before
+        return None if thinking is None else thinking.before
+
+    def _thinking(self, conversation: Conversation, end: Callable[[], str]) -> Thinking | None:
         """The reasoning that may come, or that the prompt has begun."""
         if self._marks is None:
             return None
@@ -147,7 +165,7 @@ class AnswerStyle:
             begun = self._marks.leaves_open(conversation.messages[-1].text)
             over = not begun
         elif conversation.add_generation_prompt:
-            begun, over = self._marks.ends_open(end), self._marks.ends_closed(end)
+            begun, over = self._marks.ends_open(end()), self._marks.ends_closed(end())
         else:
             begun = over = False
         return None if over else Thinking(self._marks, begun, self._within(*_texts(self._marks)))
