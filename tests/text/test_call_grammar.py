@@ -70,6 +70,18 @@ class Vocabulary:
             said.append(token)
         return None
 
+    def spelled(self, grammar: Grammar, text: str) -> str:
+        """As much of a text as the grammar allows letter by letter, and not as a token."""
+        source = LLMatcher.grammar_from_lark(grammar.source)
+        matcher = LLMatcher(self.matching, source, log_level=0)
+        said = ""
+        for letter in text:
+            (id,) = self.tokenizer.encode(letter).ids
+            if not matcher.consume_token(id):
+                break
+            said += letter
+        return said
+
 
 @cache
 def vocabulary(name: str, kind: str) -> Vocabulary:
@@ -173,6 +185,20 @@ def test_text_is_free_and_calls_are_possible() -> None:
     texts = [words.walk(grammar, seed) for seed in range(40)]
     assert any(text and "<tool_call>" in text for text in texts)
     assert any(text and "<tool_call>" not in text for text in texts)
+
+
+@pytest.mark.parametrize("kind", ["special", "added"])
+def test_no_mark_is_spelled_where_it_is_a_token(kind: str) -> None:
+    """What the grammar takes for text, the parser must not take for a mark."""
+    words = vocabulary("hermes", kind)
+    make = CallGrammar(FORMATS["hermes"], words.marks).make
+    free = make(STRICT, ToolChoice(), parallel=True)
+    assert free is not None
+    assert words.spelled(free, "a <tool_call> b") == "a <tool_call"
+    required = ToolChoice("required")
+    thinks = make(TOOLS, required, parallel=True, thinking=thinking_of(words, True))
+    assert thinks is not None
+    assert words.spelled(thinks, "a <tool_call> b </think> c") == "a <tool_call> b </think"
 
 
 def test_an_answer_that_may_be_anything_has_no_grammar() -> None:
