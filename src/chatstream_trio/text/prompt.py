@@ -96,10 +96,10 @@ class ChatCodec:
                 bytes_of=self._bytes_of,
                 hidden=self._special - reading.shown,
             ),
-            reading.parser or PlainParser,
-            reading.grammar,
-            reading.forced,
-            reading.reasoning_first,
+            parser=reading.parser or PlainParser,
+            grammar=reading.grammar,
+            forced=reading.forced,
+            reasoning_first=reading.reasoning_first,
         )
 
     def _read_conversation(self, conversation: Conversation, most: int | None) -> tuple[int, ...]:
