@@ -177,6 +177,23 @@ def test_whether_a_token_is_reasoning_is_known_when_it_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "before", "behind"),
+    [
+        ("hermes", '<tool_call>{"name": "now", "arguments": ', "}</tool_call>"),
+        ("hermes", '<tool_call>{"name": "now", "arguments": "', '"}</tool_call>'),
+        ("qwen3_coder", "<function=now><parameter=a>", "</parameter></function>"),
+        ("gemma4", "<|tool_call>call:now{a:", "}<tool_call|>"),
+    ],
+)
+def test_depth_does_no_harm(name: str, before: str, behind: str) -> None:
+    """However deep a model nests its lists."""
+    pieces = read_all(partial(reader, name), [before, "[" * 100_000, "]" * 100_000, behind])
+    assert [type(piece) for piece in pieces] == [ToolCallStart, ToolArguments]
+    assert isinstance(pieces[1], ToolArguments)
+    assert pieces[1].text.count("[") == 100_000
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("hermes", "Write <tool_call> first."),

@@ -174,6 +174,6 @@ def _plain(value: str) -> str:
         meant = json.loads(value, strict=False)
         if isinstance(meant, str) and isinstance(json.loads(meant, strict=False), dict):
             return meant
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return "{}" if meant is None else value

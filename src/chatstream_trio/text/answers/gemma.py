@@ -61,7 +61,7 @@ class Notation:
         written = "".join(parts)
         try:
             json.loads(written)
-        except ValueError:
+        except (ValueError, RecursionError):
             return said
         return written
 

@@ -173,7 +173,7 @@ class CallGrammar:
         places = [place for place, tool in enumerate(tools) if choice.name in (None, tool.name)]
         if not places:
             raise InvalidRequest(f"there is no tool {choice.name!r}", param="tool_choice")
-        schemas = [_schema(tools[place], place, forced, self.always) for place in places]
+        schemas = [_schema(tools[place], place, forced) for place in places]
         names = [json.dumps(tools[place].name)[1:-1] for place in places]
         several = parallel and self.format.several and choice.name is None
         several = several and not (forced and self.always)
@@ -257,8 +257,11 @@ def write(text: str, tokens: Mapping[str, MarkToken]) -> str:
     return " ".join(written) or '""'
 
 
-def _schema(tool: Tool, place: int, forced: bool, always: bool) -> str:
-    """The schema of a tool's arguments, as far as they have to follow it."""
+def _schema(tool: Tool, place: int, forced: bool) -> str:
+    """The schema of a tool's arguments, as far as they have to follow it.
+
+    Where they need not, it is that of any object: a schema that cannot be compiled does no harm.
+    """
     schema: Mapping[str, Any] = _NO_ARGUMENTS if tool.parameters is None else tool.parameters
     types = schema.get("type", "object")
     if types != "object" and not (isinstance(types, list) and "object" in types):
@@ -266,8 +269,5 @@ def _schema(tool: Tool, place: int, forced: bool, always: bool) -> str:
             "the parameters of a tool are a schema of an object",
             param=f"tools[{place}].function.parameters",
         )
-    binding = forced or tool.strict
-    if not binding and not always:
-        schema = {}
-    options = {**JSON_OPTIONS, "lenient": not binding}
-    return json.dumps({**schema, "type": "object", "x-guidance": options})
+    held = schema if forced or tool.strict else {}
+    return json.dumps({**held, "type": "object", "x-guidance": JSON_OPTIONS})

@@ -114,7 +114,7 @@ def _value(said: str, schema: object) -> str:
         return json.dumps(said, ensure_ascii=False)
     try:
         json.loads(_PYTHON.get(said, said))
-    except ValueError:
+    except (ValueError, RecursionError):
         return json.dumps(said, ensure_ascii=False)
     return _PYTHON.get(said, said)
 
