@@ -26,7 +26,8 @@ LINES = {
     "demo": "",
     "grammars/grammar.py": "| attrs",
     "grammars": "errors grammars/grammar | attrs llguidance",
-    "text": "conversation errors events aside grammars/grammar | attrs tokenizers",
+    "text/answers": "conversation errors events grammars/grammar | attrs",
+    "text": "conversation errors events aside grammars/grammar text/answers | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine/choice": "errors grammars/grammar | attrs",
     "engine": "engine/choice errors | attrs",
@@ -51,7 +52,7 @@ LINES = {
     " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
     "request.py": "conversation engine errors grammars/grammar | attrs",
-    "settings.py": "engine errors request | attrs",
+    "settings.py": "engine errors request text/answers | attrs",
     "generation": "admission engine errors events grammars/grammar request text | attrs trio",
     "models.py": "demo engine errors grammars settings text torch_runner/load"
     " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
