@@ -14,6 +14,7 @@ NEEDS_TORCH = (
     "engine/test_batch_invariance.py",
     "engine/test_compiled.py",
     "engine/test_crossing.py",
+    "engine/test_grammars.py",
     "engine/test_graphs.py",
     "engine/test_pooling.py",
     "engine/test_prompt_likelihoods.py",
@@ -28,11 +29,14 @@ NEEDS_TORCH = (
     "engine/test_paged.py",
     "engine/test_sampling.py",
     "engine/test_transformers_runner.py",
+    "text/test_answer_style.py",
     "text/test_prompt.py",
     "web/test_logprobs.py",
     "web/test_masks.py",
     "web/test_prompt_logprobs.py",
+    "web/test_tool_calls.py",
     "web/test_real_model.py",
+    "web/test_structured.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")
 

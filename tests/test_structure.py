@@ -24,9 +24,12 @@ LINES = {
     "aside": "",
     "progress.py": "| rich",
     "demo": "",
-    "text": "conversation errors events aside | attrs tokenizers",
+    "grammars/grammar.py": "| attrs",
+    "grammars": "errors grammars/grammar | attrs llguidance",
+    "text/answers": "conversation errors events grammars/grammar | attrs",
+    "text": "conversation errors events aside grammars/grammar text/answers | attrs tokenizers",
     "admission": "errors | attrs trio",
-    "engine/choice": "errors | attrs",
+    "engine/choice": "errors grammars/grammar | attrs",
     "engine": "engine/choice errors | attrs",
     "engine/drivers.py": "engine | trio",
     "engine/engine.py": "engine engine/drivers errors | attrs trio",
@@ -38,33 +41,34 @@ LINES = {
     " | attrs torch transformers",
     "torch_runner/transfer.py": "| torch",
     "torch_runner/besides": "engine torch_runner/transfer | attrs torch",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/besides torch_runner/kv"
-    " torch_runner/pieces torch_runner/shape torch_runner/spans torch_runner/transfer"
-    " | attrs torch transformers",
+    "torch_runner": "engine errors grammars torch_runner/attention torch_runner/besides"
+    " torch_runner/kv torch_runner/pieces torch_runner/shape torch_runner/spans"
+    " torch_runner/transfer | attrs llguidance torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"
     " torch_runner/shape | attrs torch transformers",
-    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/kv"
-    " torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
+    "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
+    " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
     "validation": "conversation errors | attrs",
-    "request.py": "conversation engine errors validation | attrs",
-    "settings.py": "engine errors request | attrs",
-    "generation": "admission engine errors events request text | attrs trio",
-    "models.py": "demo engine errors settings text torch_runner/load torch_runner/load/options"
-    " torch_runner/load/source torch_runner/shape | attrs transformers",
+    "request.py": "conversation engine errors grammars/grammar validation | attrs",
+    "settings.py": "engine errors request text/answers | attrs",
+    "generation": "admission engine errors events grammars/grammar request text | attrs trio",
+    "models.py": "demo engine errors grammars settings text torch_runner/load"
+    " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation house models progress request settings text"
+    "service.py": "engine errors generation grammars house models progress request settings text"
     " | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
     "web": "conversation errors events generation house aside request service settings web/bodies"
     " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
-    "web/openai": "conversation errors events generation house aside request service text web"
+    "web/openai": "conversation errors events generation grammars/grammar house aside request"
+    " service text web"
     " web/bodies | attrs quart",
     "web/app.py": "service settings web web/gates web/openai web/transport"
     " | quart_trio trio werkzeug",
@@ -230,7 +234,8 @@ def run(code: str) -> str:
 
 def test_importing_loads_nothing_heavy() -> None:
     """``import chatstream_trio`` and ``--help`` load neither torch nor transformers."""
-    heavy = "sorted({'torch', 'transformers', 'quart', 'trio'} & set(__import__('sys').modules))"
+    names = {"torch", "transformers", "llguidance", "quart", "trio"}
+    heavy = f"sorted({names} & set(__import__('sys').modules))"
     assert run(f"import chatstream_trio; print({heavy})") == "[]\n"
     help_ = "import chatstream_trio.cli as c; c.main(['serve', '--help'])"
     assert run(f"{help_}; print({heavy})").endswith("[]\n")

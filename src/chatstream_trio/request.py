@@ -12,6 +12,7 @@ from attrs import Attribute, Factory, evolve, field, fields, frozen
 from chatstream_trio.conversation import Conversation, Message, Tool, ToolChoice
 from chatstream_trio.engine.runner import Pooling, Sampling
 from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.validation.messages import check_continued, check_messages
 from chatstream_trio.validation.tools import check_choice, check_options, check_tools
 from chatstream_trio.validation.values import check_text as check_text
@@ -153,6 +154,8 @@ class Request:
     tokens alone. None: not asked for."""
     pool: Pooling | None = None
     """A vector is asked for, made of the prompt in this way, and no answer."""
+    grammar: Grammar | None = None
+    """What the answer has to be. The codec's own, for a call that is forced, goes before it."""
 
     @property
     def said(self) -> Conversation | str | tuple[int, ...]:
@@ -163,6 +166,10 @@ class Request:
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         raise NotImplementedError
+
+    @property
+    def _grammar_size(self) -> int:
+        return len(self.grammar.source) if self.grammar else 0
 
     def choice(self, index: int) -> Self:
         """The request for one of several answers to the same: with ``seed + index``. The first is
@@ -232,7 +239,7 @@ class ChatRequest(Request):
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         said = sum(message.size for message in self.messages)
-        return said + sum(tool.size for tool in self.tools)
+        return said + sum(tool.size for tool in self.tools) + self._grammar_size
 
 
 def _check_prompt(_: object, __: object, prompt: str | tuple[int, ...]) -> None:
@@ -259,7 +266,7 @@ class CompletionRequest(Request):
     @property
     def size(self) -> int:
         """How much there is to read, about, in characters."""
-        return len(self.prompt)
+        return len(self.prompt) + self._grammar_size
 
 
 def resolve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,11 @@ from tokenizers import Tokenizer
 
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import ContextTooLong, InvalidRequest
-from chatstream_trio.text.codec import Prompt
+from chatstream_trio.text.answers.style import AUTO, ENOUGH, AnswerStyle, Reading
+from chatstream_trio.text.codec import PlainParser, Prompt
 from chatstream_trio.text.control import ControlTokens
-from chatstream_trio.text.detokenize import IncrementalDecoder
-from chatstream_trio.text.forms import Spoken
+from chatstream_trio.text.detokenize import IncrementalDecoder, special_tokens
+from chatstream_trio.text.forms import Form, Spoken
 from chatstream_trio.text.template import ChatTemplate
 from chatstream_trio.text.token_bytes import TokenBytes
 
@@ -26,6 +27,9 @@ class ChatCodec:
     Args:
         tokenizer: A fast ``PreTrainedTokenizer`` (one with a ``tokenizers`` backend).
         trust_special_tokens: Take what looks like a control token for one, whoever wrote it.
+        tool_parser: How calls are found in answers: a name of
+            :data:`~chatstream_trio.text.answers.formats.FORMATS`, ``auto`` or ``none``.
+        reasoning_parser: The same for reasoning.
 
     Raises:
         ModelNotLoaded: The chat template is broken.
@@ -33,6 +37,11 @@ class ChatCodec:
 
     tokenizer: Any
     trust_special_tokens: bool = False
+    tool_parser: str = AUTO
+    reasoning_parser: str = AUTO
+    _answers: Mapping[bool, AnswerStyle] = field(init=False)
+    """By whether tools were told of in words."""
+    _special: frozenset[int] = field(init=False)
     _template: ChatTemplate = field(init=False)
     _backend: Tokenizer = field(init=False)
     _bytes_of: TokenBytes = field(init=False)
@@ -51,19 +60,26 @@ class ChatCodec:
         control = None
         if not self.trust_special_tokens:
             control = ControlTokens.of(backend, template.source)
+        style = partial(AnswerStyle, self.tokenizer, template.source)
+        answers = {
+            told: style(self.tool_parser, self.reasoning_parser, told) for told in (False, True)
+        }
         for name, value in (
             ("_template", template),
             ("_backend", backend),
             ("_bytes_of", TokenBytes.of(backend)),
             ("_around", _around(backend)),
             ("_control", control),
+            ("_special", special_tokens(backend)),
+            ("_answers", answers),
         ):
             object.__setattr__(self, name, value)
 
     def read(self, said: Conversation | str | tuple[int, ...], most: int | None = None) -> Prompt:
         """Render the template and tokenize; see :class:`~chatstream_trio.text.codec.Codec`."""
+        told = False
         if isinstance(said, Conversation):
-            tokens = self._read_conversation(said, most)
+            tokens, told = self._read_conversation(said, most)
         elif isinstance(said, str):
             tokens = (*self._around[0], *self._encode_raw(said, most))
         else:
@@ -72,11 +88,36 @@ class ChatCodec:
         if not tokens:
             raise InvalidRequest("the prompt is empty", param=param)
         _check_length(len(tokens), most, param)
-        return Prompt(tokens, partial(IncrementalDecoder, self._backend, bytes_of=self._bytes_of))
+        reading = Reading()
+        if isinstance(said, Conversation):
+            reading = self._answers[told].read(said, lambda: self.decode(tokens[-ENOUGH:]))
+        return Prompt(
+            tokens,
+            partial(
+                IncrementalDecoder,
+                self._backend,
+                bytes_of=self._bytes_of,
+                hidden=self._special - reading.shown,
+            ),
+            parser=reading.parser or PlainParser,
+            grammar=reading.grammar,
+            forced=reading.forced,
+            reasoning_first=reading.reasoning_first,
+        )
 
-    def _read_conversation(self, conversation: Conversation, most: int | None) -> tuple[int, ...]:
+    def _read_conversation(
+        self, conversation: Conversation, most: int | None
+    ) -> tuple[tuple[int, ...], bool]:
+        """Its tokens, and whether tools are told of in words in it."""
+        spoken = Spoken.of(conversation)
+        hidden = spoken if self._control is None else self._control.hide(spoken)
+        text, form = self._template.render(hidden)
+        if self._control is not None and hidden != spoken:
+            tokens: Sequence[int] = self._control.encode(text)
+        else:
+            tokens = self._encode_raw(text, most, "messages")
         beginning = () if self._template.source else self._around[0]
-        return (*beginning, *self._encode(Spoken.of(conversation), most))
+        return (*beginning, *tokens), form in (Form.TOLD, Form.TOLD_BY_USER)
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The special tokens among stop strings: they are never part of the text."""
@@ -105,13 +146,6 @@ class ChatCodec:
                 return self._control.encode(hidden)
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
         return list(encoding.ids)
-
-    def _encode(self, spoken: Spoken, most: int | None) -> Sequence[int]:
-        if self._control is not None:
-            hidden = self._control.hide(spoken)
-            if hidden != spoken:
-                return self._control.encode(self._template.render(hidden))
-        return self._encode_raw(self._template.render(spoken), most, "messages")
 
     def _encode_raw(self, text: str, most: int | None, param: str = "prompt") -> Sequence[int]:
         """What looks like a control token is one."""

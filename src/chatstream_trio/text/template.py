@@ -80,7 +80,7 @@ class ChatTemplate:
         template = self.tokenizer.chat_template or ""
         return template if isinstance(template, str) else "\n".join(template.values())
 
-    def render(self, spoken: Spoken) -> str:
+    def render(self, spoken: Spoken) -> tuple[str, Form]:
         """The prompt, ready for the model's answer, in the first form that leaves nothing out.
 
         Raises:
@@ -102,7 +102,7 @@ class ChatTemplate:
                 failure = failure or _left_out(shape, lost)
                 continue
             try:
-                return self._render(formed(spoken, form))
+                return self._render(formed(spoken, form)), form
             except Exception as error:  # whatever a template may do with what it is given
                 # Some refuse system messages, or two messages of one role in a row.
                 failure = _refused(error)
