@@ -122,6 +122,8 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
+    stop: str | int | None = None
+    """The stop string, or the stop token that the request named, that ended it."""
 
 
 @frozen

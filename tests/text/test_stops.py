@@ -48,6 +48,13 @@ def test_any_cut_gives_the_same_text(stops: list[str], pieces: list[str]) -> Non
     assert text == (whole[: min(matches)[1]] if matches else whole)
 
 
+def test_it_says_which_one_came() -> None:
+    """The longer of two that are complete at once; none, as long as none came."""
+    finder = StopFinder(["bc", "abc", "x"])
+    assert (finder.push("xa"[1:]), finder.found) == ("", None)
+    assert (finder.push("bcx"), finder.found) == ("", "abc")
+
+
 def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     """Streaming stays prompt: everything else leaves at once."""
     finder = StopFinder(["END"])

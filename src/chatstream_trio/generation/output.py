@@ -69,14 +69,16 @@ class Output:
                 self._say(pieces)
             if self._transcript.stopped:
                 self.answer.say(*self._transcript.flush())  # a stop string has no tokens
-                return self._finish(FinishReason.STOP)  # those behind it are dropped
+                # Those behind it are dropped.
+                return self._finish(FinishReason.STOP, self._transcript.stop)
         match outcome.finished:
             case None:
                 return None
             case Ending.STOP | Ending.LENGTH as ending:
                 self._say(self._transcript.flush())
                 stopped = self._transcript.stopped or ending is Ending.STOP
-                return self._finish(FinishReason.STOP if stopped else FinishReason.LENGTH)
+                reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+                return self._finish(reason, self._transcript.stop)
             case Ending.LOST:
                 return self.answer.fail(EngineFailed(outcome.fault or "the engine has ended"))
             case _:
@@ -94,10 +96,10 @@ class Output:
         best = tuple((bytes_of(id), logprob) for id, logprob in found.best)
         return TokenLikelihood(bytes_of(token), found.logprob, best)
 
-    def _finish(self, reason: FinishReason) -> None:
+    def _finish(self, reason: FinishReason, stop: str | int | None) -> None:
         if reason is FinishReason.STOP and self.answer.calls_tools:
             reason = FinishReason.TOOL_CALLS
-        self.answer.finish(Finished(reason, self.usage))
+        self.answer.finish(Finished(reason, self.usage, stop))
 
 
 def _with_logprobs(pieces: Sequence[Piece], told: tuple[TokenLikelihood, ...]) -> Sequence[Piece]:

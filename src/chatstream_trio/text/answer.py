@@ -44,6 +44,11 @@ class Transcript:
         return self._finder.stopped
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that came."""
+        return self._finder.found
+
+    @property
     def reasons(self) -> bool:
         """Whether what comes next is reasoning, as far as is known."""
         return self._parser.reasons

@@ -154,4 +154,4 @@ async def _complete(generations: Sequence[Generation]) -> list[Whole]:
 def _whole(generation: Generation) -> Whole:
     finished = generation.answer.finished
     assert finished is not None, "a generation ends with Finished or an error"
-    return Whole(generation.answer.whole, finished.reason, finished.usage)
+    return Whole(generation.answer.whole, finished.reason, finished.usage, finished.stop)

@@ -65,6 +65,8 @@ class Whole:
     """All of it in order; neighbours of one kind are joined."""
     reason: FinishReason
     usage: Usage
+    stop: str | int | None = None
+    """The stop string or the stop token that ended it, if it was one that was asked for."""
 
     @property
     def text(self) -> str:
