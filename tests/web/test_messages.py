@@ -361,6 +361,62 @@ async def test_what_may_go_through_is_tried_again(sent: list[str]) -> None:
         assert len(tries) == 2
 
 
+ENDS = {
+    "by id": (409, "conflict_error"),
+    "deadline": (504, "timeout_error"),
+    "shutdown": (503, "overloaded_error"),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
+@pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
+async def test_whatever_ends_it(phase: str, stream: bool, how: str) -> None:
+    """Law 9: the client is told in its words, with the true status or as the last event; and its
+    place or seat is free."""
+    states: list[str] = []
+    async with (
+        open_house(max_active=1, max_waiting=1, prefill_chunk=4) as house,
+        trio.open_nursery() as nursery,
+    ):
+        replies: list[httpx.Response] = []
+
+        async def ask() -> None:
+            text = " ".join(f"word{i}" for i in range(3000)) if phase == "prefilling" else "a b"
+            deadline = {"timeouts": {"total": 0.5}} if how == "deadline" else {}
+            body = asked(text, stream=stream, max_tokens=10**5, **deadline)
+            headers = {"X-Stream-Id": "mine"}
+            replies.append(await house.client.post("/v1/messages", json=body, headers=headers))
+
+        if phase == "waiting":
+            nursery.start_soon(hold, house, "other")
+            await house.until(active=1)
+        nursery.start_soon(ask)
+        with trio.fail_after(GUARD):
+            while phase not in states:
+                await trio.sleep(0.005)
+                streams = (await house.status())["streams"]
+                states = [it["state"] for it in streams if it["id"] == "mine"]
+        if how == "by id":
+            await house.client.delete("/v1/streams/mine")
+        elif how == "shutdown":
+            await house.chat.drain(0)
+        with trio.fail_after(GUARD):
+            while not replies:
+                await trio.sleep(0.005)
+        status, kind = ENDS[how]
+        if stream:
+            assert replies[0].status_code == 200
+            assert replies[0].text.rstrip().splitlines()[-2] == "event: error"
+            last = sse_events(replies[0].text)[-1]
+        else:
+            assert replies[0].status_code == status
+            last = replies[0].json()
+        assert (last["error"]["type"], last["request_id"]) == (kind, "mine")
+        nursery.cancel_scope.cancel()
+        await house.until(active=0, waiting=0, kv_rows=0, streams=[])
+
+
 async def test_an_error_within_a_stream_is_raised() -> None:
     """As an error of the client's, by what came before it."""
 

@@ -86,7 +86,7 @@ class Gate:
     ) -> None:
         own = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
         kind = [(b"content-type", b"application/json")]
-        path, body = _path(scope), reply.body
+        path, body = "/" + _path(scope).lstrip("/"), reply.body
         for prefix, say in self.errors.items():
             if path == prefix or path.startswith(f"{prefix}/"):
                 body = say(reply)
