@@ -58,7 +58,7 @@ def asked(text: str = "a b", **fields: Any) -> dict[str, Any]:
 
 def create(client: Official, text: str = "a b", **fields: Any) -> anthropic.types.Message:
     """A whole message."""
-    return client.messages.create(**asked(text, **fields))  # type: ignore[no-any-return, call-overload]
+    return client.messages.create(**asked(text, **fields))
 
 
 async def refused(
@@ -331,7 +331,7 @@ async def test_what_may_go_through_is_tried_again(sent: list[str]) -> None:
     tries: list[None] = []
 
     def count(client: Official) -> Any:
-        client.before_retry = lambda: tries.append(None)  # type: ignore[method-assign]
+        client.before_retry = lambda: tries.append(None)
         return create(client)
 
     async with open_house(max_active=1, max_waiting=0) as house, trio.open_nursery() as nursery:
@@ -348,7 +348,7 @@ async def test_what_may_go_through_is_tried_again(sent: list[str]) -> None:
                 while httpx.get(f"{house.served.urls[0]}/status").json()["active"]:
                     pass
 
-            client.before_retry = leave  # type: ignore[method-assign]
+            client.before_retry = leave
             return create(client)
 
         assert (await use(house, make_room)).content[0].text == "a b a "
@@ -537,11 +537,17 @@ async def test_a_tool_is_called_and_its_result_comes_back(
     """A round trip in the client's own words: what it got it sends back as it is."""
 
     def ask(client: Official, messages: list[Any]) -> anthropic.types.Message:
-        said = asked(messages=messages, tools=[FIND], thinking={"type": "adaptive"})
+        said = asked(
+            messages=messages,
+            tools=[FIND],
+            thinking={"type": "adaptive"},
+            stop_sequences=["b a b"],
+            max_tokens=9,
+        )
         if not stream:
-            return client.messages.create(**said)  # type: ignore[no-any-return, call-overload]
+            return client.messages.create(**said)
         with client.messages.stream(**said) as events:
-            return events.get_final_message()  # type: ignore[return-value]
+            return events.get_final_message()
 
     def talk(client: Official) -> str:
         messages: list[Any] = asked()["messages"]
@@ -549,7 +555,7 @@ async def test_a_tool_is_called_and_its_result_comes_back(
         assert [block.type for block in called.content] == ["thinking", "text", "tool_use"]
         use = called.content[-1]
         assert use.type == "tool_use"
-        assert (use.id, use.name, use.input) == ("call_1", "find", {"what": "a b a"})
+        assert (use.id, use.name, use.input) == ("call_1", "find", {"what": "a"})
         content = [block.model_dump(exclude_none=True) for block in called.content]
         messages.append({"role": "assistant", "content": content})
         found = {"type": "tool_result", "tool_use_id": use.id, "content": "found"}
@@ -559,13 +565,13 @@ async def test_a_tool_is_called_and_its_result_comes_back(
         return str(called.stop_reason)
 
     async with serve_chat(Settings(), tool_model(heard)) as house:
-        assert await use(house, talk) in ("tool_use", "max_tokens")
+        assert await use(house, talk) == "tool_use"
     assert heard[0].tools[0].name == "find"
     assert heard[0].options == {"enable_thinking": True}
     roles = [message.role for message in heard[1].messages]
     assert roles == ["user", "assistant", "tool"]
     assert heard[1].messages[1].reasoning == "Hm."
-    assert heard[1].messages[1].tool_calls[0].arguments == '{"what":"a b a"}'
+    assert heard[1].messages[1].tool_calls[0].arguments == '{"what":"a"}'
     assert heard[1].messages[2].name == "find"
 
 
