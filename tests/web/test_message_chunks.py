@@ -70,7 +70,9 @@ def call(*, most: int = 7, hides: bool = False) -> MessageCall:
 async def streamed(*events: Event | Exception, **asked: Any) -> list[dict[str, Any]]:
     """The data of all events, each of which has the name that its line says."""
     chunks = call(**asked).chunks(HEAD, Script(*events))  # type: ignore[arg-type]
-    text = b"".join([chunk async for chunk in chunks]).decode()
+    said = [chunk async for chunk in chunks]
+    assert all(said), "an empty chunk may end a response"
+    text = b"".join(said).decode()
     found = []
     for block in text.removesuffix("\n\n").split("\n\n"):
         name, data = block.split("\n")

@@ -44,7 +44,7 @@ class MessageChunks(Chunks):
     """Tokens that the client allows."""
     hides_thinking: bool = False
     _blocks: int = field(default=0, init=False)  # that were opened
-    _open: str | None = field(default=None, init=False)  # the type of the last, until it is closed
+    _open: str | None = field(default=None, init=False)  # the type of the last
     _begun: bool = field(default=False, init=False)
 
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
@@ -91,13 +91,12 @@ class MessageChunks(Chunks):
         return stop + self._of_block("content_block_start", content_block=block)
 
     def _stop(self) -> bytes:
-        """Close the block that is open, if there is one."""
+        """Close the last block, if there is one."""
         if self._open is None:
             return b""
         signed = b""
         if self._open == "thinking":
             signed = self._delta("signature_delta", {"signature": ""})
-        self._open = None
         return signed + self._of_block("content_block_stop")
 
     def _delta(self, kind: str, piece: dict[str, str]) -> bytes:
