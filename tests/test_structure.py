@@ -60,7 +60,9 @@ LINES = {
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openai": "conversation errors events generation house aside request service text web"
     " web/bodies | attrs quart",
-    "web/app.py": "service settings web web/gates web/openai web/transport"
+    "web/responses": "conversation errors events generation aside request web web/bodies web/openai"
+    " | attrs msgspec quart werkzeug",
+    "web/app.py": "service settings web web/gates web/openai web/responses web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",

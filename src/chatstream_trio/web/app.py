@@ -15,9 +15,11 @@ from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.openai import routes
+from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (routes.blueprint, status.blueprint)
+BLUEPRINTS = (routes.blueprint, responses.blueprint, status.blueprint)
+BARE = (routes.bare, responses.bare)
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
@@ -68,7 +70,7 @@ def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    blueprints = (*BLUEPRINTS, routes.bare) if whole else BLUEPRINTS
+    blueprints = (*BLUEPRINTS, *BARE) if whole else BLUEPRINTS
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings))
