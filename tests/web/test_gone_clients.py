@@ -15,19 +15,26 @@ from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio
 
+PATHS = ["/v1/chat/completions", "/v1/responses"]
 LONG = " ".join(f"word{i}" for i in range(3000))
 
 
+def body_for(path: str, text: str, **fields: Any) -> dict[str, Any]:
+    """The same for each API."""
+    return {"input": text, **fields} if "responses" in path else chat_body(text, **fields)
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("how", ["fin", "rst", "half-close"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
 @pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
-async def test_a_client_that_hangs_up(phase: str, stream: bool, how: str) -> None:
+async def test_a_client_that_hangs_up(phase: str, stream: bool, how: str, path: str) -> None:
     """Its place or seat is free, and the next request is served."""
     async with open_house(max_active=1, max_waiting=1, prefill_chunk=4) as house:
         host = await _occupy(house) if phase == "waiting" else None
         client = await house.served.connect()
         text = LONG if phase == "prefilling" else "a b"
-        await client.send(raw_request(chat_body(text, stream=stream)))
+        await client.send(raw_request(body_for(path, text, stream=stream), path=path))
         if phase == "waiting":
             await house.until(waiting=1)
         else:

@@ -14,12 +14,12 @@ from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
-from chatstream_trio.web.openai import routes
+from chatstream_trio.web.openai import routes as openai
 from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (routes.blueprint, responses.blueprint, status.blueprint)
-BARE = (routes.bare, responses.bare)
+BLUEPRINTS = (openai.blueprint, responses.blueprint, status.blueprint)
+BARE = (openai.bare, responses.bare)
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:

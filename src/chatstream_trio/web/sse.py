@@ -33,7 +33,7 @@ def data(value: Any) -> bytes:
 
 
 def event(name: str, value: Any) -> bytes:
-    """:func:`data` with a name, by which some clients tell events apart."""
+    """One event that has a name, and carries JSON."""
     return b"event: " + name.encode() + b"\n" + data(value)
 
 

@@ -140,12 +140,22 @@ class Turns:
         content = self._texts(item.content, f"{at}.content")
         if role != "assistant":
             self._open = False
-            self.messages.append(Message(role, content))
+            self.hear(role, content)
             return
         last = self._assistant()
         if last.content or last.tool_calls:
             last = self._another()
         self.messages[-1] = evolve(last, content=content)
+
+    def hear(self, role: Role, content: Sequence[TextPart]) -> None:
+        """Somebody else says something. What comes before all else is one message: most templates
+        know one system message, at the beginning, and Codex sends three."""
+        first = self.messages[0] if len(self.messages) == 1 else None
+        if first is None or not {role, first.role} <= {"system", "developer"}:
+            self.messages.append(Message(role, content))
+            return
+        both = role if role == first.role else "system"
+        self.messages[0] = Message(both, (*first.content, TextPart("\n\n"), *content))
 
     def _add_reasoning(self, item: InputItem, at: str) -> None:
         content: str | Sequence[Part] = item.content or item.summary or ""

@@ -64,8 +64,9 @@ class Reply:
         return self._json(status, [], usage=usage_json(usage))
 
     def failed(self, error: ErrorReply, output: Output) -> dict[str, Any]:
-        """Of one that will not be complete."""
-        told = {"code": error.code or error.type, "message": error.message}
+        """Of one that will not be complete. OpenAI's types know a few codes and no others; the true
+        one is in the event that follows."""
+        told = {"code": "server_error", "message": error.message, "type": error.type}
         return self._json("failed", output.json, error=told)
 
     def _json(self, status: str, output: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import msgspec
 from attrs import field, fields, frozen
 
 from chatstream_trio.aside.pauses import Walk
-from chatstream_trio.conversation import Message
+from chatstream_trio.conversation import Message, TextPart
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts, check_text
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire
@@ -123,7 +123,7 @@ class PromptBody(Wire, frozen=True):
         turns = Turns(toolbox, walk)
         if self.instructions is not None:
             check_text(self.instructions, "instructions")
-            turns.messages.append(Message("system", self.instructions))
+            turns.hear("system", (TextPart(self.instructions),))
         if isinstance(self.input, str):
             check_text(self.input, "input")
             return [*turns.messages, Message("user", self.input)]
