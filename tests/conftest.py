@@ -28,6 +28,7 @@ NEEDS_TORCH = (
     "text/test_prompt.py",
     "web/test_logprobs.py",
     "web/test_real_model.py",
+    "web/test_responses_model.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")
 

@@ -1,7 +1,7 @@
 """A scripted model that thinks and calls tools: it says over and over what it was told to.
 
-``<think> hm </think> so <call:add> {"a":1} </call>`` is what it thinks, says and calls. Between the
-layers it is like any model whose template has such marks.
+``<think> hm </think> so <call:add> {"a":1} </call> END`` is what it thinks, says and calls, to its
+end of sequence. Between the layers it is like any model whose template has such marks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from chatstream_trio import Model, ScriptedRunner, Settings
 from chatstream_trio.conversation import Conversation, Message
 from chatstream_trio.events import Piece, Reasoning, Text, ToolArguments, ToolCallStart
 from chatstream_trio.text.codec import Prompt
-from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
+from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
+
+ENDS = frozenset({token_id("END "), token_id("END\n")})
 
 
 @define
@@ -79,9 +81,11 @@ async def open_acting(**settings: Any) -> AsyncIterator[ActingHouse]:
     conversations: list[Conversation] = []
 
     def load(progress: object) -> ScriptedRunner:
-        return ScriptedRunner(
+        runner = ScriptedRunner(
             rows=2, pace=0, separator=SEPARATOR, vocab_size=VOCAB_SIZE, max_model_len=1_000_000
         )
+        runner.info = evolve(runner.info, eos_token_ids=ENDS)
+        return runner
 
     model = Model("scripted", lambda: ActingCodec(conversations), load)
     chosen = Settings(**{"max_active": 2, **settings})

@@ -114,7 +114,7 @@ async def test_without_v1_as_well_and_tokens_are_counted() -> None:
 async def test_it_thinks_and_calls_tools() -> None:
     """Reasoning, a message and a call, whole and in a stream; and all of it goes back as input."""
     async with open_acting() as acting:
-        ask: dict[str, Any] = {"tools": [ADD], "input": ACTS, "extra_body": {"stop": "END"}}
+        ask: dict[str, Any] = {"tools": [ADD], "input": ACTS}
         whole = await talk(acting.house, lambda client: create(client, **ask))
         kinds = [item.type for item in whole.output]
         assert kinds == ["reasoning", "message", "function_call"]
@@ -167,7 +167,7 @@ async def test_what_codex_sends_is_answered() -> None:
         assert names[:3] == ["exec_command", "write_stdin", "request_user_input"]
         assert "close_agent" in names
         said = "<call:close_agent> {} </call> END"
-        asked = {**CODEX, "input": said, "stop": "END", "stream": False}
+        asked = {**CODEX, "input": said, "stream": False}
         body = (await client.post("/v1/responses", json=asked)).json()
         (call,) = body["output"]
         assert (call["namespace"], call["name"]) == ("multi_agent_v1", "close_agent")

@@ -118,18 +118,22 @@ class Toolbox:
                     "tool_choice must be none, auto, required or an object", param="tool_choice"
                 )
             case ChoiceBody(type="function"):
-                return self.tools, ToolChoice("required", self._known(choice.name, "tool_choice"))
+                return self.tools, ToolChoice(
+                    "required", _known(choice.name, self._names(), "tool_choice")
+                )
             case ChoiceBody(type="allowed_tools"):
                 return self._allow(choice)
         raise UnsupportedField(
-            f"tools of the type {choice.type[:40]!r} are not run here", param="tool_choice.type"
+            f"tools of the type {choice.type[:40]!r} are not supported here",
+            param="tool_choice.type",
         )
 
     def _allow(self, choice: ChoiceBody) -> tuple[tuple[Tool, ...], ToolChoice]:
         if choice.mode not in ("auto", "required"):
             raise InvalidRequest("mode must be auto or required", param="tool_choice.mode")
+        known = self._names()
         names = {
-            self._known(tool.name, f"tool_choice.tools[{index}]")
+            _known(tool.name, known, f"tool_choice.tools[{index}]")
             for index, tool in enumerate(choice.tools or ())
             if tool.type == "function"
         }
@@ -145,12 +149,17 @@ class Toolbox:
             )
         return tools
 
-    def _known(self, name: str | None, at: str) -> str:
-        offered = {owner[1]: offered for offered, owner in self._owners.items()}
-        found = name if name in self._owners else offered.get(name or "")
-        if found is None:
-            raise InvalidRequest(f"there is no function {(name or '')[:64]!r}", param=f"{at}.name")
-        return found
+    def _names(self) -> dict[str, str]:
+        """By which names a choice may call them: their own, and those under which they are
+        offered."""
+        own = {name: offered for offered, (_, name) in self._owners.items()}
+        return own | {offered: offered for offered in self._owners}
+
+
+def _known(name: str | None, names: Mapping[str, str], at: str) -> str:
+    if (found := names.get(name or "")) is None:
+        raise InvalidRequest(f"there is no function {(name or '')[:64]!r}", param=f"{at}.name")
+    return found
 
 
 def open_toolbox(bodies: list[ToolBody], unknown: Unknown) -> tuple[Toolbox, list[ToolBody]]:
@@ -197,7 +206,7 @@ def _functions(body: ToolBody, at: str) -> Iterator[tuple[str, str | None, Funct
 
 def _not_run(type: str, at: str) -> UnsupportedField:
     return UnsupportedField(
-        f"tools of the type {type[:40]!r} are not run here; functions are yours to run",
+        f"tools of the type {type[:40]!r} are not supported here; functions are",
         param=f"{at}.type",
     )
 
