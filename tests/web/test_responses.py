@@ -293,3 +293,32 @@ async def test_news_of_the_queue_are_comments() -> None:
             lines = reply.aiter_lines()
             assert (await anext(lines)).startswith(": queued position=1")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("prefix", ["/v1", ""])
+async def test_its_paths_are_behind_the_gates(prefix: str) -> None:
+    """Keys for each of them; a page that is allowed may ask, and may read what the reply says."""
+    page = "https://page.example"
+    async with open_house(api_key=("sk-a",), cors_origin=(page,), pace=0) as house:
+        for method, path in [
+            ("POST", "/responses"),
+            ("POST", "/responses/input_tokens"),
+            ("POST", "/responses/resp_1/cancel"),
+            ("GET", "/responses/resp_1"),
+            ("DELETE", "/responses/resp_1"),
+            ("GET", "/responses/resp_1/input_items"),
+        ]:
+            reply = await house.client.request(method, prefix + path, json={"input": "a"})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+            foreign = await house.client.request(
+                method, prefix + path, headers={"Origin": "https://other.example"}
+            )
+            assert foreign.json()["error"]["code"] == "origin_not_allowed"
+        asked = {"Origin": page, "Access-Control-Request-Method": "POST"}
+        preflight = await house.client.options(f"{prefix}/responses", headers=asked)
+        assert preflight.status_code == 204
+        given = {"Origin": page, "Authorization": "Bearer sk-a"}
+        body = {"input": "a", "max_output_tokens": 1, "stream": True}
+        reply = await house.client.post(f"{prefix}/responses", json=body, headers=given)
+        assert reply.status_code == 200
+        assert reply.headers["access-control-allow-origin"] == page
