@@ -11,6 +11,7 @@ from attrs import Attribute, Factory, evolve, field, fields, frozen
 from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
 from chatstream_trio.engine.runner import Sampling
 from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.grammars.grammar import Grammar
 
 MAX_STOP_STRINGS = 16
 MAX_SECONDS = 86_400.0
@@ -131,6 +132,8 @@ class Request:
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
+    grammar: Grammar | None = None
+    """What the answer has to be. The codec's own, for a call that is forced, goes before it."""
 
     @property
     def said(self) -> Conversation | str | tuple[int, ...]:
@@ -141,6 +144,10 @@ class Request:
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         raise NotImplementedError
+
+    @property
+    def _grammar_size(self) -> int:
+        return len(self.grammar.source) if self.grammar else 0
 
     def choice(self, index: int) -> Self:
         """The request for one of several answers to the same: with ``seed + index``."""
@@ -188,7 +195,7 @@ class ChatRequest(Request):
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         parts = (len(part.text) for message in self.messages for part in message.content)
-        return sum(parts) + 16 * len(self.messages)
+        return sum(parts) + 16 * len(self.messages) + self._grammar_size
 
 
 def _check_prompt(_: object, __: object, prompt: str | tuple[int, ...]) -> None:
@@ -215,7 +222,7 @@ class CompletionRequest(Request):
     @property
     def size(self) -> int:
         """How much there is to read, about, in characters."""
-        return len(self.prompt)
+        return len(self.prompt) + self._grammar_size
 
 
 def resolve(options: SamplingOptions, defaults: Sampling, *, seed: int) -> Sampling:

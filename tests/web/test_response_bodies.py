@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from test_fuzz import JSON, NUMBERS, WORDS, as_bytes
 from test_responses import ADD, CODEX
 
-from chatstream_trio import InvalidRequest, Timeouts, UnsupportedField
+from chatstream_trio import InvalidRequest, Timeouts
 from chatstream_trio.conversation import Message, ToolCall, ToolChoice
 from chatstream_trio.errors import ModelNotServed
 from chatstream_trio.generation.chorus import Chorus
+from chatstream_trio.grammars.grammar import ANY_OBJECT, Grammar, GrammarKind
 from chatstream_trio.house import Names
 from chatstream_trio.web.bodies.reading import refuse_unknown
 from chatstream_trio.web.dialect import Given, Head
@@ -342,6 +343,8 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"truncation": "some"}, "truncation"),
     ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
     ({"text": {"verbosity": "loud"}}, "text.verbosity"),
+    ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),
+    ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
     ({"metadata": {"a": 1}}, None),
     ({"metadata": []}, "metadata"),
     ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
@@ -362,11 +365,15 @@ def test_what_is_wrong_is_named(body: dict[str, Any], param: str | None) -> None
     assert 0 < len(error.value.message) < 600
 
 
-def test_structured_output_is_refused_clearly() -> None:
-    """Until answers can be held to it."""
-    with pytest.raises(UnsupportedField) as error:
-        parse(text={"format": {"type": "json_schema", "name": "n", "schema": {}}})
-    assert error.value.param == "text.format"
+def test_the_form_of_an_answer() -> None:
+    """A grammar, and repeated in the reply as it came."""
+    format = {"type": "json_schema", "name": "n", "schema": {"type": "array"}, "strict": True}
+    call, _ = parse(strict=True, text={"format": format})
+    assert call.request.grammar == Grammar(GrammarKind.JSON_SCHEMA, '{"type": "array"}')
+    assert json.loads(to_json(call.echo))["text"]["format"] == format
+    call, _ = parse(strict=True, text={"format": {"type": "json_object"}})
+    assert call.request.grammar == Grammar(GrammarKind.JSON_SCHEMA, ANY_OBJECT)
+    assert parse(strict=True, text={"format": {"type": "text"}})[0].request.grammar is None
 
 
 ITEMS = st.lists(

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import secrets
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
-from chatstream_trio.errors import ContextTooLong, UnsupportedField
+from chatstream_trio.errors import ContextTooLong, InvalidRequest, UnsupportedField
 from chatstream_trio.request import Request, resolve
 from chatstream_trio.text.codec import Prompt
 
@@ -36,11 +36,22 @@ class Prepared:
 
         Raises:
             UnsupportedField: The model's runner cannot do what is asked.
+            InvalidRequest: Nothing would end an answer that is held to a grammar.
             ContextTooLong: The prompt leaves no room for an answer.
         """
         if request.sampling.logprobs is not None and Ability.LOGPROBS not in info.abilities:
             raise UnsupportedField(
                 f"this model is served without {Ability.LOGPROBS.value}", param="logprobs"
+            )
+        grammar = prompt.grammar or request.grammar
+        if grammar is not None and Ability.GRAMMAR not in info.abilities:
+            raise UnsupportedField(
+                f"this model is served without {Ability.GRAMMAR.value}", param=grammar.param
+            )
+        if grammar is not None and request.ignore_eos:
+            raise InvalidRequest(
+                f"with ignore_eos, nothing ends an answer that is held to {grammar.param}",
+                param="ignore_eos",
             )
         room = info.max_model_len - len(prompt.tokens)
         if room < 1:
@@ -54,7 +65,10 @@ class Prepared:
             0,
             prompt.tokens,
             room if request.max_tokens is None else min(room, request.max_tokens),
-            resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
+            evolve(
+                resolve(request.sampling, info.sampling, seed=secrets.randbits(63)),
+                grammar=grammar,
+            ),
             eos | request.stop_token_ids | stop_tokens,
         )
         return cls(prompt, spec)

@@ -16,10 +16,12 @@ from attrs import field, fields, frozen
 from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.conversation import Message, TextPart
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
+from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts, check_text
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire
 from chatstream_trio.web.openai.schema import MOST_LOGPROBS, TimeoutsBody
 from chatstream_trio.web.responses.foreign import CHANGES_NOTHING, HABITS, REASONING_LABELS
+from chatstream_trio.web.responses.formats import TextBody
 from chatstream_trio.web.responses.items import InputItem, Turns
 from chatstream_trio.web.responses.tools import ChoiceBody, ToolBody, Toolbox, open_toolbox
 
@@ -36,23 +38,6 @@ _INCLUDES = (
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
 )
-
-
-class FormatBody(Wire, frozen=True, omit_defaults=True):
-    """``text.format``."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    description: str | None = None
-    schema: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class TextBody(Wire, frozen=True):
-    """``text``."""
-
-    format: FormatBody | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class ReasoningBody(Wire, frozen=True):
@@ -113,8 +98,8 @@ class PromptBody(Wire, frozen=True):
             tool_choice=choice,
             parallel_tool_calls=self.parallel_tool_calls is not False,
             template_options=self._options(),
+            grammar=self._held_to(),
         )
-        self._check_format()
         return Asked(request, toolbox, kept)
 
     def _messages(self, toolbox: Toolbox, walk: Walk) -> list[Message]:
@@ -142,13 +127,9 @@ class PromptBody(Wire, frozen=True):
         check_text(effort, "reasoning.effort")
         return {"reasoning_effort": effort}
 
-    def _check_format(self) -> None:
-        """Refuse what answers cannot be held to."""
+    def _held_to(self) -> Grammar | None:
         asked = self.text.format if self.text else None
-        if asked is not None and asked.type != "text":
-            raise UnsupportedField(
-                "this model is served without structured output", param="text.format"
-            )
+        return None if asked is None else asked.grammar()
 
 
 class ResponseBody(PromptBody, frozen=True):
@@ -219,6 +200,7 @@ class ResponseBody(PromptBody, frozen=True):
             tool_choice=prompt.tool_choice,
             parallel_tool_calls=prompt.parallel_tool_calls,
             template_options=prompt.template_options,
+            grammar=prompt.grammar,
             max_tokens=most,
             sampling=SamplingOptions(**{**sampling, "logprobs": self._logprobs()}),
             stop=tuple(text for text in stop if text),
