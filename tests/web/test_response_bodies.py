@@ -242,6 +242,42 @@ def test_habits_are_accepted_in_silence() -> None:
     )
 
 
+LANGCHAIN = {
+    "input": [
+        {"type": "message", "role": "system", "content": "You are helpful"},
+        {"type": "message", "role": "user", "content": "x"},
+        {"type": "message", "role": "assistant", "content": "so"},
+        {"type": "function_call", "name": "add", "arguments": '{"a":1}', "call_id": "call_0"},
+        {"type": "function_call_output", "call_id": "call_0", "output": "2"},
+    ],
+    "model": "scripted",
+    "stream": False,
+    "tools": [
+        {
+            "type": "function",
+            "name": "add",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+            "description": "d",
+            "strict": None,
+        }
+    ],
+    "text": {},
+}
+"""What @langchain/openai sends, which n8n's agents are made of."""
+
+
+def test_what_langchain_sends_is_understood() -> None:
+    """Nothing of it is passed over."""
+    call, _ = parse(strict=True, **LANGCHAIN)
+    assert [message.role for message in call.request.messages] == [
+        *("system", "user", "assistant", "tool"),
+    ]
+    assert call.request.messages[2].tool_calls == (ToolCall("call_0", "add", '{"a":1}'),)
+    assert json.loads(to_json(call.echo))["tools"] == [
+        {**LANGCHAIN["tools"][0], "strict": False}  # type: ignore[index]
+    ]
+
+
 def test_settings_arrive() -> None:
     """By the names of this API."""
     call, _ = parse(
