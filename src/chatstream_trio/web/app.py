@@ -17,10 +17,11 @@ from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
 from chatstream_trio.web.openai import routes as openai
+from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (openai.blueprint, anthropic.blueprint, status.blueprint)
-BARE = (openai.bare, anthropic.bare)
+BLUEPRINTS = (openai.blueprint, responses.blueprint, anthropic.blueprint, status.blueprint)
+BARE = (openai.bare, responses.bare, anthropic.bare)
 ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
 """Below which paths errors have a shape of their own."""
 
