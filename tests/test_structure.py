@@ -51,7 +51,8 @@ LINES = {
     "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
     " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
-    "request.py": "conversation engine errors grammars/grammar | attrs",
+    "validation": "conversation errors | attrs",
+    "request.py": "conversation engine errors grammars/grammar validation | attrs",
     "settings.py": "engine errors request text/answers | attrs",
     "generation": "admission engine errors events grammars/grammar request text | attrs trio",
     "models.py": "demo engine errors grammars settings text torch_runner/load"

@@ -6,7 +6,9 @@ cannot render. This module checks nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from attrs import Factory, field, frozen
@@ -39,6 +41,12 @@ class ToolCall:
     arguments: str
     """A JSON object, as text."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The call as OpenAI writes it, with the arguments as an object."""
+        arguments = json.loads(self.arguments) if self.arguments.strip() else {}
+        function = {"name": self.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
 
 @frozen
 class Message:
@@ -62,10 +70,24 @@ class Message:
         """The text parts as one string."""
         return "".join([part.text for part in self.content])
 
-    def to_dict(self) -> dict[str, str]:
-        """The message as a chat template is given it."""
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": self.role, "content": self.text, **named}
+    @property
+    def size(self) -> int:
+        """How much there is to read, about, in characters."""
+        calls = sum(16 + len(call.name) + len(call.arguments) for call in self.tool_calls)
+        texts = sum([len(part.text) for part in self.content])
+        return 16 + texts + calls + len(self.reasoning or "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as OpenAI writes it, with the arguments of calls as objects."""
+        said: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.tool_calls:
+            said["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        others = {
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": self.reasoning,
+        }
+        return said | {key: value for key, value in others.items() if value is not None}
 
 
 @frozen
@@ -78,6 +100,21 @@ class Tool:
     """The JSON schema of its arguments; None: it has none."""
     strict: bool = False
     """Whether arguments have to follow the schema however the model comes to call it."""
+
+    @cached_property
+    def size(self) -> int:
+        """How much there is to read, about, in characters."""
+        schema = 0 if self.parameters is None else len(json.dumps(self.parameters))
+        return 64 + len(self.name) + len(self.description or "") + schema
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tool as OpenAI writes it. Whether it is strict is nothing that a model is told."""
+        function = {
+            "name": self.name,
+            "description": self.description or "",
+            "parameters": {"type": "object", "properties": {}, **(self.parameters or {})},
+        }
+        return {"type": "function", "function": function}
 
 
 @frozen

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Self
 
 from attrs import Attribute, Factory, evolve, field, fields, frozen
 
-from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
+from chatstream_trio.conversation import Conversation, Message, Tool, ToolChoice
 from chatstream_trio.engine.runner import Pooling, Sampling
 from chatstream_trio.errors import InvalidRequest
 from chatstream_trio.grammars.grammar import Grammar
+from chatstream_trio.validation.messages import check_continued, check_messages
+from chatstream_trio.validation.tools import check_choice, check_options, check_tools
+from chatstream_trio.validation.values import check_text as check_text
 
 MAX_STOP_STRINGS = 16
 MAX_ALLOWED = 4096
@@ -22,28 +26,7 @@ MAX_SECONDS = 86_400.0
 
 
 def _check_messages(_: object, __: object, messages: Sequence[Message]) -> None:
-    if not messages:
-        raise InvalidRequest("messages must hold at least one message", param="messages")
-    for index, message in enumerate(messages):
-        if message.role not in ROLES:
-            raise InvalidRequest(
-                f"the role must be one of {', '.join(ROLES)}", param=f"messages[{index}].role"
-            )
-        check_text(message.text, f"messages[{index}].content")
-        if message.name is not None:
-            check_text(message.name, f"messages[{index}].name")
-
-
-def check_text(text: str, param: str) -> None:
-    """Refuse text that no UTF-8 can hold (lone surrogates, which JSON can smuggle in).
-
-    Raises:
-        InvalidRequest: naming ``param``.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest("the text is not valid Unicode", param=param) from None
+    check_messages(messages)
 
 
 def _at_least(low: int) -> Callable[[Any, Attribute[Any], int | None], None]:
@@ -197,7 +180,10 @@ class Request:
         if seed is not None:
             wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
             sampling = evolve(sampling, seed=wrapped)
-        return evolve(self, sampling=sampling, prompt_logprobs=None)
+        twin = copy(self)  # and not evolve, which would check a long conversation again
+        object.__setattr__(twin, "sampling", sampling)
+        object.__setattr__(twin, "prompt_logprobs", None)
+        return twin
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
@@ -226,6 +212,15 @@ class ChatRequest(Request):
     continue_final: bool = field(default=False, kw_only=True)
     """Whether the answer goes on where the last message, an assistant's, ends."""
     add_generation_prompt: bool = field(default=True, kw_only=True)
+    """Whether the prompt ends with what opens an assistant's message, unless one is continued."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        check_tools(self.tools)
+        check_choice(self.tool_choice, self.tools)
+        check_options(self.template_options)
+        if self.continue_final:
+            check_continued(self.messages)
 
     @property
     def said(self) -> Conversation:
@@ -243,8 +238,8 @@ class ChatRequest(Request):
     @property
     def size(self) -> int:
         """How much there is to read, about, in characters."""
-        parts = (len(part.text) for message in self.messages for part in message.content)
-        return sum(parts) + 16 * len(self.messages) + self._grammar_size
+        said = sum(message.size for message in self.messages)
+        return said + sum(tool.size for tool in self.tools) + self._grammar_size
 
 
 def _check_prompt(_: object, __: object, prompt: str | tuple[int, ...]) -> None:

@@ -23,12 +23,11 @@ pytest.importorskip("transformers")
 from transformers import PreTrainedTokenizerFast
 
 from chatstream_trio.aside.pauses import PausingList
-from chatstream_trio.conversation import Conversation, Message, TextPart, Tool
-from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded, UnsupportedField
+from chatstream_trio.conversation import Conversation, Message, TextPart
+from chatstream_trio.errors import ContextTooLong, InvalidRequest, ModelNotLoaded
 from chatstream_trio.text.detokenize import IncrementalDecoder
 from chatstream_trio.text.prompt import ChatCodec
 from chatstream_trio.text.token_bytes import TokenBytes
-from chatstream_trio.text.words import WordCodec
 
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [
@@ -241,22 +240,6 @@ def test_parts_are_one_text() -> None:
     one, other = (found.read(Conversation([message])).tokens for message in (whole, parts))
     assert one == other
     assert (whole.text, whole.content) == ("a seat", (TextPart("a seat"),))
-
-
-@pytest.mark.parametrize("read", [codec().read, WordCodec().read], ids=["chat", "words"])
-@pytest.mark.parametrize(
-    ("more", "param"),
-    [
-        ({"tools": (Tool("find"),)}, "tools"),
-        ({"options": {"a": 1}}, "chat_template_kwargs"),
-        ({"continue_final": True}, "continue_final_message"),
-    ],
-)
-def test_what_cannot_be_rendered_is_refused(read: Any, more: dict[str, Any], param: str) -> None:
-    """By name, and not left out in silence."""
-    with pytest.raises(UnsupportedField, match="without") as refused:
-        read(Conversation([Message("user", "a")], **more))
-    assert refused.value.param == param
 
 
 def test_a_developers_message_is_the_systems_where_none_is_known() -> None:

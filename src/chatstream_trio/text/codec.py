@@ -13,7 +13,7 @@ from typing import Protocol
 from attrs import define, evolve, field, frozen
 
 from chatstream_trio.conversation import Conversation
-from chatstream_trio.errors import InvalidRequest, UnsupportedField
+from chatstream_trio.errors import InvalidRequest
 from chatstream_trio.events import Piece, Text
 from chatstream_trio.grammars.grammar import Grammar
 
@@ -148,24 +148,3 @@ class Codec(Protocol):
             UnsupportedField: This codec has no vocabulary to find them in.
         """
         ...
-
-
-def refuse_more_than_messages(conversation: Conversation) -> None:
-    """For a codec that renders what people say, and nothing else.
-
-    Raises:
-        UnsupportedField: ``param`` names what else there is.
-    """
-    asked = {
-        "tools": conversation.tools,
-        "chat_template_kwargs": conversation.options,
-        "continue_final_message": conversation.continue_final,
-    }
-    for param, given in asked.items():
-        if given:
-            raise UnsupportedField(f"this model is served without {param}", param=param)
-    for index, message in enumerate(conversation.messages):
-        if message.role == "tool" or message.tool_calls:
-            raise UnsupportedField(
-                "this model is served without tools", param=f"messages[{index}].role"
-            )

@@ -15,8 +15,11 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from tokenizers import Tokenizer
+
+from chatstream_trio.aside.pauses import PausingList, with_pauses
+from chatstream_trio.text.forms import TOLD_MARKS, Said, Spoken
 
 _OPENING, _CLOSING = "\ue000", "\ue001"
 """Characters for private use: no template, and no normalizer, does anything to them."""
@@ -28,7 +31,7 @@ class ControlTokens:
     """The marks of one tokenizer, and the tokenizer that knows them by other names.
 
     Special tokens are marks, whoever writes them. So are other added tokens that the template
-    writes (``<tool_response>``), but in an assistant's message, which may be what the model said.
+    writes (``<tool_response>``), but in an assistant's words, which may be what the model said.
     """
 
     _nonce: str
@@ -46,6 +49,7 @@ class ControlTokens:
         added = tokenizer.get_added_tokens_decoder()
         texts = {id: token.content for id, token in added.items()}
         special = {token.content for token in added.values() if token.special}
+        template += "".join(TOLD_MARKS)
         written = {text for text in texts.values() if text in template and not text.isspace()}
         nonce = "".join(secrets.choice("0123456789") for _ in range(24))
         names = {text: _name(text, nonce) for text in special | written}
@@ -53,10 +57,36 @@ class ControlTokens:
         ids = {renamed.token_to_id(names.get(text, text)): id for id, text in texts.items()}
         return cls(nonce, _any(special), _any(names), texts, renamed, ids)
 
-    def hide(self, message: Mapping[str, str]) -> dict[str, str]:
-        """A message with placeholders for what looks like a mark; equal where nothing does."""
-        pattern = self._special if message["role"] == "assistant" else self._marks
-        return {key: pattern.sub(self._placeholder, text) for key, text in message.items()}
+    def hide(self, spoken: Spoken) -> Spoken:
+        """The same with placeholders for what looks like a mark; equal where nothing does."""
+        messages = PausingList(self._hide_in(message) for message in with_pauses(spoken.messages))
+        tools = PausingList(self._hidden(tool, self._marks) for tool in spoken.tools)
+        options = self._hidden(spoken.options, self._marks)
+        return evolve(spoken, messages=messages, tools=tools, options=options)
+
+    def hide_text(self, text: str) -> str:
+        """The same for what somebody wrote and no template is given."""
+        return self._marks.sub(self._placeholder, text)
+
+    def _hide_in(self, message: Said) -> Said:
+        hidden = {"role": message["role"]}
+        for key, value in message.items():
+            own = message["role"] == "assistant" and key in ("content", "reasoning_content")
+            if key != "role":
+                hidden[key] = self._hidden(value, self._special if own else self._marks)
+        return hidden
+
+    def _hidden(self, value: Any, pattern: re.Pattern[str]) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(self._placeholder, value)
+        if isinstance(value, Mapping):
+            return {
+                self._hidden(key, pattern): self._hidden(held, pattern)
+                for key, held in with_pauses(value.items())
+            }
+        if isinstance(value, list | tuple):
+            return [self._hidden(held, pattern) for held in with_pauses(value)]
+        return value
 
     def encode(self, text: str) -> list[int]:
         """The ids of what a template made of messages that :meth:`hide` has changed."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import field, frozen
 from tokenizers import Tokenizer
 
-from chatstream_trio.aside.pauses import PausingList, with_pauses
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import ContextTooLong, InvalidRequest
 from chatstream_trio.text.answers.style import AUTO, ENOUGH, AnswerStyle, Reading
-from chatstream_trio.text.codec import PlainParser, Prompt, refuse_more_than_messages
+from chatstream_trio.text.codec import PlainParser, Prompt
 from chatstream_trio.text.control import ControlTokens
 from chatstream_trio.text.detokenize import IncrementalDecoder, special_tokens
+from chatstream_trio.text.forms import Spoken
 from chatstream_trio.text.template import ChatTemplate
 from chatstream_trio.text.token_bytes import TokenBytes
 
@@ -103,12 +103,8 @@ class ChatCodec:
         )
 
     def _read_conversation(self, conversation: Conversation, most: int | None) -> tuple[int, ...]:
-        refuse_more_than_messages(conversation)
-        spoken = with_pauses(conversation.messages)
-        messages = PausingList(message.to_dict() for message in spoken)
-        self._template.check(messages)
         beginning = () if self._template.source else self._around[0]
-        return (*beginning, *self._encode(messages, most))
+        return (*beginning, *self._encode(Spoken.of(conversation), most))
 
     def stop_tokens(self, stops: Iterable[str]) -> frozenset[int]:
         """The special tokens among stop strings: they are never part of the text."""
@@ -132,18 +128,18 @@ class ChatCodec:
 
     def _encode_text(self, text: str) -> Sequence[int]:
         if self._control is not None:
-            hidden = self._control.hide({"role": "user", "content": text})["content"]
+            hidden = self._control.hide_text(text)
             if hidden != text:
                 return self._control.encode(hidden)
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
         return list(encoding.ids)
 
-    def _encode(self, messages: Sequence[Mapping[str, str]], most: int | None) -> Sequence[int]:
+    def _encode(self, spoken: Spoken, most: int | None) -> Sequence[int]:
         if self._control is not None:
-            hidden = PausingList(self._control.hide(message) for message in with_pauses(messages))
-            if hidden != messages:
+            hidden = self._control.hide(spoken)
+            if hidden != spoken:
                 return self._control.encode(self._template.render(hidden))
-        return self._encode_raw(self._template.render(messages), most, "messages")
+        return self._encode_raw(self._template.render(spoken), most, "messages")
 
     def _encode_raw(self, text: str, most: int | None, param: str = "prompt") -> Sequence[int]:
         """What looks like a control token is one."""

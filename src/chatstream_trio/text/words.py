@@ -10,9 +10,9 @@ from zlib import crc32
 from attrs import frozen
 
 from chatstream_trio.aside.pauses import with_pauses
-from chatstream_trio.conversation import Conversation
+from chatstream_trio.conversation import Conversation, Message
 from chatstream_trio.errors import UnsupportedField
-from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
+from chatstream_trio.text.codec import Prompt
 
 SEPARATOR = 0
 """The token id before each message."""
@@ -34,8 +34,8 @@ class WordCodec:
         if isinstance(said, str):
             texts = [said]
         else:
-            refuse_more_than_messages(said)
-            texts = [message.text for message in said.messages]
+            _refuse_forced_calls(said)
+            texts = [_text(message) for message in with_pauses(said.messages)]
         tokens: list[int] = []
         words: dict[int, str] = {}
         for text in texts:
@@ -65,6 +65,30 @@ class WordCodec:
                 "the scripted model has no vocabulary in which to find tokens", param="tokens"
             )
         return ""
+
+
+def _text(message: Message) -> str:
+    """What is said in a message, and the words of its calls."""
+    calls = [f"{call.name} {call.arguments}" for call in message.tool_calls]
+    return " ".join([message.text, *calls]) if calls else message.text
+
+
+def _refuse_forced_calls(said: Conversation) -> None:
+    """It can be offered tools, as it never calls one; and has no use for other options.
+
+    Raises:
+        UnsupportedField: A call is demanded, or that it follows a schema.
+    """
+    if said.tool_choice.mode == "required":
+        raise UnsupportedField(
+            "the scripted model has no grammar, and calls no tool", param="tool_choice"
+        )
+    for index, tool in enumerate(said.tools):
+        if tool.strict:
+            raise UnsupportedField(
+                "the scripted model has no grammar that could hold it to a schema",
+                param=f"tools[{index}].function.strict",
+            )
 
 
 def token_id(word: str) -> int:

@@ -1,0 +1,1 @@
+"""The rules for what a caller asks for, whatever the API: each names the place that breaks it."""
