@@ -36,6 +36,7 @@ NEEDS_TORCH = (
     "web/test_prompt_logprobs.py",
     "web/test_tool_calls.py",
     "web/test_real_model.py",
+    "web/test_responses_model.py",
     "web/test_structured.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")

@@ -70,7 +70,13 @@ LINES = {
     "web/openai": "conversation errors events generation grammars/grammar house aside request"
     " service text web"
     " web/bodies | attrs quart",
-    "web/app.py": "service settings web web/gates web/openai web/transport"
+    "web/anthropic": "conversation errors events generation aside request service web web/bodies"
+    " | attrs msgspec quart",
+    "web/responses": "conversation errors events generation grammars/grammar aside request web"
+    " web/bodies web/openai"
+    " | attrs msgspec quart werkzeug",
+    "web/app.py": "service settings web web/anthropic web/gates web/openai web/responses"
+    " web/transport"
     " | quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",

@@ -86,6 +86,18 @@ TOKENS = st.fixed_dictionaries(
     },
 )
 """For ``/tokenize`` and ``/detokenize``."""
+INPUTS = st.fixed_dictionaries(
+    {"input": st.one_of(WORDS, MESSAGES, JSON)},
+    optional={
+        name: st.one_of(NUMBERS, WORDS, JSON)
+        for name in (
+            *("instructions", "max_output_tokens", "temperature", "top_p", "stop", "include"),
+            *("reasoning", "text", "tool_choice", "metadata", "truncation", "store", "stream"),
+            *("background", "previous_response_id", "user", "timeouts", "odd"),
+        )
+    },
+)
+"""For ``/v1/responses``."""
 NEARLY = st.builds(
     lambda messages, odd: {"messages": messages, **odd},
     st.just([{"role": "user", "content": "a b"}]),
@@ -128,7 +140,7 @@ async def test_no_body_is_too_odd(unknown: str) -> None:
         def fuzz() -> None:
             with httpx.Client(base_url=house.served.urls[0], timeout=20) as client:
 
-                @given(st.one_of(BODIES, NEARLY, TOKENS), HEADERS, st.integers(4, 12))
+                @given(st.one_of(BODIES, NEARLY, TOKENS, INPUTS), HEADERS, st.integers(4, 12))
                 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
                 def send(body: Any, headers: dict[str, str], cut: int) -> None:
                     data = as_bytes(body)
@@ -136,6 +148,8 @@ async def test_no_body_is_too_odd(unknown: str) -> None:
                     path = "/v1/chat/completions"
                     if {"prompt", "tokens"} & set(body):
                         path = "/detokenize" if "tokens" in body else "/tokenize"
+                    if "input" in body:
+                        path = "/v1/responses"
                     reply = client.post(path, content=data, headers=headers)
                     assert reply.status_code in FINE, reply.text
                     if reply.status_code != 200:

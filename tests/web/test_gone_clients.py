@@ -15,19 +15,29 @@ from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio
 
+PATHS = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]
+"""Of the APIs that answer, each in its dialect."""
 LONG = " ".join(f"word{i}" for i in range(3000))
 
 
+def body_for(path: str, text: str, **fields: Any) -> dict[str, Any]:
+    """The same for each API."""
+    if "responses" in path:
+        return {"input": text, **fields}
+    return chat_body(text, **({"max_tokens": 10**5} if "messages" in path else {}), **fields)
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("how", ["fin", "rst", "half-close"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
 @pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
-async def test_a_client_that_hangs_up(phase: str, stream: bool, how: str) -> None:
+async def test_a_client_that_hangs_up(phase: str, stream: bool, how: str, path: str) -> None:
     """Its place or seat is free, and the next request is served."""
     async with open_house(max_active=1, max_waiting=1, prefill_chunk=4) as house:
         host = await _occupy(house) if phase == "waiting" else None
         client = await house.served.connect()
         text = LONG if phase == "prefilling" else "a b"
-        await client.send(raw_request(chat_body(text, stream=stream)))
+        await client.send(raw_request(body_for(path, text, stream=stream), path=path))
         if phase == "waiting":
             await house.until(waiting=1)
         else:
@@ -84,7 +94,8 @@ async def test_a_storm_of_hang_ups_leaves_nothing(caplog: pytest.LogCaptureFixtu
 async def _come_and_go(house: House, patience: float, chance: random.Random) -> None:
     client = await house.served.connect()
     text = " ".join(["w"] * chance.choice([1, 100, 1000]))
-    await client.send(raw_request(chat_body(text, stream=chance.random() < 0.5)))
+    path = chance.choice(PATHS)
+    await client.send(raw_request(body_for(path, text, stream=chance.random() < 0.5), path=path))
     with trio.move_on_after(patience * 0.3):
         while await client.receive():
             pass

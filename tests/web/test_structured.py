@@ -180,3 +180,30 @@ async def test_what_is_no_schema_is_a_400(house: House, stream: bool) -> None:
         assert "\n" not in error["message"]
     status = await house.status()
     assert (status["active"], status["waiting"], status["turns"]) == (0, 0, 0)
+
+
+async def test_a_response_is_held_to_a_schema(house: House) -> None:
+    """``/v1/responses`` as well: ``parse`` into a class, a bad schema by its own name."""
+
+    def ask() -> None:
+        url = f"{house.served.urls[0]}/v1"
+        with openai.OpenAI(base_url=url, api_key="none", timeout=GUARD, max_retries=0) as client:
+            ask: dict[str, Any] = {
+                "model": house.chat.model_id,
+                "input": "Which seat?",
+                "max_output_tokens": 64,
+            }
+            parsed = client.responses.parse(**ask, text_format=Seat)
+            assert isinstance(parsed.output_parsed, Seat)
+            assert parsed.status == "completed"
+            with client.responses.stream(**ask, text_format=Seat) as stream:
+                final = stream.get_final_response()
+            assert isinstance(final.output_parsed, Seat)
+            free = client.responses.create(**ask, text={"format": {"type": "json_object"}})
+            assert free.output_text.startswith("{")
+            bad: Any = {"type": "json_schema", "name": "n", "schema": {"type": "odd"}}
+            with pytest.raises(openai.BadRequestError) as error:
+                client.responses.create(**ask, text={"format": bad})
+            assert str(error.value.param).startswith("text.format.schema")
+
+    await trio.to_thread.run_sync(ask)

@@ -40,13 +40,18 @@ class Chorus:
     async def __anext__(self) -> tuple[int, Event]:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            if (said := self._take()) is not None:
+            if (said := self.take()) is not None:
                 return said
             if not self._left:
                 raise StopAsyncIteration
             await self._bell.wait()
 
-    def _take(self) -> tuple[int, Event] | None:
+    def take(self) -> tuple[int, Event] | None:
+        """The next event, if there is one already.
+
+        Raises:
+            ChatStreamError: That is how a choice ended.
+        """
         for choice, reader in list(self._left):
             try:
                 event = reader.take()
@@ -79,6 +84,11 @@ class Chorus:
         """See :attr:`~chatstream_trio.generation.reader.Reader.tells_moves`."""
         for reader in self._readers:
             reader.tells_moves = told
+
+    def tell_apart(self) -> None:
+        """Join no pieces: see :attr:`~chatstream_trio.generation.reader.Reader.joins`."""
+        for reader in self._readers:
+            reader.joins = False
 
     def tell_silence(self) -> None:
         """See :attr:`~chatstream_trio.generation.reader.Reader.tells_silence`."""

@@ -51,7 +51,7 @@ class Reader:
 
     Iterating raises the error that ended the request, after the text that came before it. It is
     safe to cancel: an event is taken only when it is returned. Whoever is slow gets what has piled
-    up as one :class:`~chatstream_trio.events.Text`.
+    up as one :class:`~chatstream_trio.events.Text`, unless it wants each piece by itself.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Reader:
         self.tells_moves = True
         """Whether a change of place in the line is an event. A reader who wants none for now turns
         it off, and is not woken: in a full room everybody moves whenever a seat gets free."""
+        self.joins = True
+        """Whether pieces that have piled up are one event, where they can be."""
         self.tells_silence = False
         """Whether it is an event (:class:`Silence`) that nothing has happened for five seconds."""
 
@@ -105,7 +107,7 @@ class Reader:
                 self._seat_told = True
                 return Started()
         answer = self._generation.answer
-        event, self.position = answer.read(self.position)
+        event, self.position = answer.read(self.position, joined=self.joins)
         if event is not None:
             return event
         if answer.error is not None:

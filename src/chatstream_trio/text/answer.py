@@ -133,15 +133,21 @@ class Answer:
         """It ends here, without a word. Safe to call again."""
         self.ended = True
 
-    def read(self, position: int) -> tuple[Piece | Finished | None, int]:
+    def read(self, position: int, *, joined: bool = True) -> tuple[Piece | Finished | None, int]:
         """What there is from a position on: all that can be one piece, else the end of the answer.
+
+        Args:
+            position: Events before it.
+            joined: Whether neighbours are joined; else it is one piece, as it was said.
 
         Returns:
             The event, or None where there is none (yet); and the position behind it.
         """
         if position < len(self._pieces):
             end = position + 1
-            while end < len(self._pieces) and _are_one(self._pieces[position], self._pieces[end]):
+            while joined and end < len(self._pieces):
+                if not _are_one(self._pieces[position], self._pieces[end]):
+                    break
                 end += 1
             return _as_one(self._pieces[position:end]), end
         if self.finished is not None and position == len(self._pieces):

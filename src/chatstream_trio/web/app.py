@@ -9,15 +9,21 @@ from werkzeug.exceptions import HTTPException
 from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
 from chatstream_trio.web import status
+from chatstream_trio.web.anthropic import routes as anthropic
+from chatstream_trio.web.anthropic.replies import error_json
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
-from chatstream_trio.web.openai import routes
+from chatstream_trio.web.openai import routes as openai
+from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (routes.blueprint, status.blueprint)
+BLUEPRINTS = (openai.blueprint, responses.blueprint, anthropic.blueprint, status.blueprint)
+BARE = (openai.bare, responses.bare, anthropic.bare)
+ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
+"""Below which paths errors have a shape of their own."""
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
@@ -68,10 +74,10 @@ def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    blueprints = (*BLUEPRINTS, routes.bare) if whole else BLUEPRINTS
+    blueprints = (*BLUEPRINTS, *BARE) if whole else BLUEPRINTS
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings))
+    gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings), ERRORS)
     app.asgi_app = gate  # type: ignore[method-assign]
 
 

@@ -22,6 +22,8 @@ from chatstream_trio.web.errors import ErrorReply, reply_to
 
 QUEUE_SECONDS = 0.5
 """A waiting client hears of its position at most this often."""
+MOST_AT_ONCE = 64
+"""Events of one chunk, where they are not joined."""
 
 
 @define
@@ -34,6 +36,9 @@ class Chunks(ABC):
 
     content_type: ClassVar[str] = sse.CONTENT_TYPE
     headers: ClassVar[Mapping[str, str]] = sse.HEADERS
+    apart: ClassVar[bool] = False
+    """Whether each piece is said by itself, because the dialect numbers what it says: event n of an
+    answer is to be the same for every reader. What has piled up still goes as one chunk."""
 
     answers: Chorus
     _finished: dict[int, Finished] = field(factory=dict, init=False)  # by choice
@@ -43,6 +48,8 @@ class Chunks(ABC):
 
     def __attrs_post_init__(self) -> None:
         self.answers.tell_silence()
+        if self.apart:
+            self.answers.tell_apart()
 
     def __aiter__(self) -> Chunks:
         return self
@@ -53,14 +60,31 @@ class Chunks(ABC):
                 choice, event = await self._event()
             except ChatStreamError as error:
                 return self.error(error)
-            if isinstance(event, Queued):
-                self._queue_news = True
-                self.answers.tell_moves(False)  # until this one may be said
-            elif not isinstance(event, Silence):
-                return self._said(event, choice)
-            if chunk := self._say_queue(silent=isinstance(event, Silence)):
-                return chunk
+            if chunk := self._hear(event, choice):
+                return chunk + self._piled_up() if self.apart else chunk
         raise StopAsyncIteration
+
+    def _hear(self, event: Event, choice: int) -> bytes:
+        """What there is to say of it; nothing of news that are kept back."""
+        if isinstance(event, Queued):
+            self._queue_news = True
+            self.answers.tell_moves(False)  # until this one may be said
+        elif not isinstance(event, Silence):
+            return self._said(event, choice)
+        return self._say_queue(silent=isinstance(event, Silence))
+
+    def _piled_up(self) -> bytes:
+        """What else there is already, up to a bound."""
+        said: list[bytes] = []
+        try:
+            while not self._ended and len(said) < MOST_AT_ONCE:
+                if (found := self.answers.take()) is None:
+                    break
+                choice, event = found
+                said.append(self._hear(event, choice))
+        except ChatStreamError as error:
+            said.append(self.error(error))
+        return b"".join(said)
 
     def error(self, error: Exception) -> bytes:
         """The last bytes of a stream that fails; what is not ours stays in the log."""
@@ -103,7 +127,8 @@ class Chunks(ABC):
 
     @abstractmethod
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
-        """A seat (``Started``), a piece, or the end (``Finished``) of one of the answers."""
+        """A seat (``Started``), a piece, or the end (``Finished``) of one of the answers; maybe
+        nothing."""
 
     def _say_end(self) -> bytes:
         """That all answers are complete."""
