@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import version
 
 import trio
 from attrs import frozen
@@ -131,6 +134,14 @@ class House:
     def model_id(self) -> str:
         """What the model is called in replies."""
         return self.names.first
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What is the same as long as model, version and all settings that shape answers are."""
+        names = ("model", "device", "dtype", "quantize", "compile", "batch_invariant", "speculate")
+        shaped = [str(getattr(self.settings, name)) for name in names]
+        said = "\0".join([self.model_id, version("chatstream-trio"), *shaped])
+        return f"fp_{sha256(said.encode()).hexdigest()[:10]}"
 
     @property
     def failure(self) -> Exception | None:

@@ -86,6 +86,34 @@ async def test_real_tokens() -> None:
 
 
 @pytest.mark.torch  # transformers comes with it
+async def test_all_that_a_template_is_given_counts() -> None:
+    """Tools, and how the prompt ends; as many tokens as the request itself is told it had."""
+    said = [*chat_body("hi")["messages"], {"role": "assistant", "content": "one"}]
+    function = {"name": "find", "parameters": {"type": "object", "properties": {"seat": {}}}}
+    bodies: list[dict[str, Any]] = [
+        {"add_generation_prompt": False},
+        {"continue_final_message": True},
+        {"tools": [{"type": "function", "function": function}]},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+    ]
+    texts = []
+    async with real_words() as (house, _):
+        for more in bodies:
+            reply = (await post(house, "/tokenize", messages=said, **more)).json()
+            asked = {"messages": said, "max_tokens": 1, **more}
+            if "tools" not in more:
+                whole = await post(house, "/v1/chat/completions", **asked)
+                assert whole.json()["usage"]["prompt_tokens"] == reply["count"], whole.text
+            back = await post(house, "/detokenize", tokens=reply["tokens"])
+            texts.append(back.json()["prompt"])
+    closed, continued, tools, plain = texts
+    assert closed == f"{continued}<|im_end|>\n"
+    assert plain == f"{closed}<|im_start|>assistant\n"
+    assert '"name": "find"' in tools
+    assert tools.endswith(plain)
+
+
+@pytest.mark.torch  # transformers comes with it
 async def test_what_is_written_is_text() -> None:
     """In a text as in a conversation, unless the server trusts it; it reads back as it was."""
     async with real_words() as (house, tokenizer):
@@ -111,8 +139,9 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("/tokenize", {"messages": []}, 400, "messages"),
     ("/tokenize", {"messages": [{"role": "user"}]}, 400, "messages[0].content"),
     ("/tokenize", {**chat_body(), "add_special_tokens": True}, 400, "add_special_tokens"),
-    ("/tokenize", {**chat_body(), "tools": [{}]}, 400, "tools"),
-    ("/tokenize", {**chat_body(), "add_generation_prompt": False}, 400, "add_generation_prompt"),
+    ("/tokenize", {**chat_body(), "tools": [{}]}, 400, "tools[0].type"),
+    ("/tokenize", {**chat_body(), "continue_final_message": True}, 400, "continue_final_message"),
+    ("/tokenize", {**chat_body(), "chat_template": "x"}, 400, "chat_template"),
     ("/tokenize", {"prompt": "a", "return_token_strs": True}, 400, "return_token_strs"),
     ("/tokenize", {"prompt": "a", "model": "other"}, 404, "model"),
     ("/tokenize", {"prompt": "a" * 5000}, 413, None),

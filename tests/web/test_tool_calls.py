@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import openai
-import pytest
 import trio
 from attrs import evolve, frozen
 from served import House, serve_chat, sse_events
@@ -17,7 +16,6 @@ from served import House, serve_chat, sse_events
 from chatstream_trio import Settings
 from chatstream_trio.conversation import Conversation, Tool, ToolChoice
 from chatstream_trio.models import find_model
-from chatstream_trio.text import prompt
 from chatstream_trio.text.codec import Codec, Prompt
 from chatstream_trio.text.prompt import ChatCodec
 from conftest import GUARD
@@ -60,12 +58,6 @@ async def offering(
 
     async with serve_chat(SETTINGS, evolve(model, load_codec=load_codec)) as house:
         yield house
-
-
-@pytest.fixture(autouse=True)
-def tools_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How tools get into a prompt is not looked at here."""
-    monkeypatch.setattr(prompt, "refuse_more_than_messages", lambda _: None, raising=False)
 
 
 def must_call(conversation: Conversation) -> Conversation:

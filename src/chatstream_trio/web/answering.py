@@ -77,7 +77,7 @@ async def answer(dialect: Dialect) -> Response:
         )
     except IdInUse as error:
         raise IdInUse(error.message, param=STREAM_ID) from None
-    head = Head(id, chat.model_id, int(time.time()))
+    head = Head(id, chat.model_id, int(time.time()), chat.fingerprint)
     if call.stream:
         return _stream(call.chunks(head, Chorus(generations)))
     wholes = await _complete(generations)

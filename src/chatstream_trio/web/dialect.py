@@ -56,6 +56,8 @@ class Head:
     model: str
     created: int
     """Unix time in seconds."""
+    fingerprint: str = ""
+    """What tells this model, as it is served here, from others."""
 
 
 @frozen

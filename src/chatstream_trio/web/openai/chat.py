@@ -37,6 +37,8 @@ class ChatCall:
     continuous_usage: bool
     include_queue: bool
     logprobs: bool
+    reasoning: bool
+    """Whether it is told what the model says to itself."""
 
     @property
     def requests(self) -> tuple[ChatRequest, ...]:
@@ -53,6 +55,7 @@ class ChatCall:
             "object": "chat.completion",
             "created": head.created,
             "model": head.model,
+            "system_fingerprint": head.fingerprint,
             "choices": [self._choice(index, answer) for index, answer in enumerate(answers)],
             "usage": usage_json(total([answer.usage for answer in answers], self.choices)),
         }
@@ -60,7 +63,7 @@ class ChatCall:
     def _choice(self, index: int, answer: Whole) -> dict[str, Any]:
         return {
             "index": index,
-            "message": _message_json(answer),
+            "message": _message_json(answer, reasoning=self.reasoning),
             "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
             "finish_reason": FINISH_REASONS[answer.reason],
             "stop_reason": answer.stop,
@@ -73,17 +76,19 @@ class ChatCall:
             head.id,
             head.model,
             head.created,
+            head.fingerprint,
             choices=self.choices,
             include_usage=self.include_usage,
             continuous_usage=self.continuous_usage,
             include_queue=self.include_queue,
             logprobs=self.logprobs,
+            reasoning=self.reasoning,
         )
 
 
-def _message_json(answer: Whole) -> dict[str, Any]:
+def _message_json(answer: Whole, *, reasoning: bool) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if answer.reasoning:
+    if answer.reasoning and reasoning:
         message |= reasoning_json(answer.reasoning)
     if answer.tool_calls:
         message["content"] = answer.text or None
@@ -111,6 +116,7 @@ class ChatCompletions:
             continuous_usage=bool(options and options.continuous_usage_stats),
             include_queue=bool(options and options.include_queue),
             logprobs=bool(said.logprobs),
+            reasoning=said.include_reasoning is not False,
         )
 
     def error(self, reply: ErrorReply) -> Any:

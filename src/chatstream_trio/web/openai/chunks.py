@@ -49,6 +49,7 @@ class ChatChunks(Chunks):
     model: str
     created: int
     """Unix time in seconds."""
+    fingerprint: str = ""
     choices: int = 1
     """Answers to one prompt."""
     include_usage: bool = False
@@ -56,6 +57,7 @@ class ChatChunks(Chunks):
     """Whether, with ``include_usage``, every chunk has the usage of its choice so far."""
     include_queue: bool = False
     logprobs: bool = False
+    reasoning: bool = True
     _head: dict[str, Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -65,6 +67,7 @@ class ChatChunks(Chunks):
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
+            "system_fingerprint": self.fingerprint,
         }
 
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
@@ -76,6 +79,8 @@ class ChatChunks(Chunks):
                 return start
             case Text(text, likely):
                 return self._chunk(choice, {"content": text}, likely=likely)
+            case Reasoning() if not self.reasoning:
+                return b""
             case Reasoning(text, likely):
                 return self._chunk(choice, reasoning_json(text), likely=likely)
             case ToolCallStart(index, id, name):

@@ -26,14 +26,10 @@ def _is(*wanted: float | str) -> Harmless:
 
 CHANGES_NOTHING: Mapping[str, Harmless] = {
     # OpenAI's
-    "tools": _is_no_list,
     "functions": _is_no_list,
-    "tool_choice": _is("none", "auto"),
     "function_call": _is("none", "auto"),
-    "parallel_tool_calls": _is_bool,
     "modalities": lambda value: value == ["text"],
     "audio": _only_null,
-    "reasoning_effort": _is("none"),
     "verbosity": _is("medium"),
     "web_search_options": _only_null,
     "user": _is_string,
@@ -42,10 +38,8 @@ CHANGES_NOTHING: Mapping[str, Harmless] = {
     "prompt_cache_retention": _is_string,
     "metadata": _is_object,
     # What the model reads, as peers let one say it
-    "add_generation_prompt": _is_on,
-    "chat_template_kwargs": _is_empty,
     "documents": _is_no_list,
-    **dict.fromkeys(("add_special_tokens", "continue_final_message", "echo"), is_off),
+    **dict.fromkeys(("add_special_tokens", "echo"), is_off),
     **dict.fromkeys(("chat_template", "input_ids", "lora_path"), _only_null),
     "truncate_prompt_tokens": _only_null,
     # What it says
@@ -75,7 +69,6 @@ HABITS: Mapping[str, Harmless] = {
     "prediction": _only_null,  # makes an answer faster elsewhere
     **dict.fromkeys(("request_id", "rid", "session_id"), _is_string),
     "prompt_cache_options": _is_object,
-    "include_reasoning": _is_on,
     "separate_reasoning": is_off,
     **dict.fromkeys(
         ("stream_reasoning", "spaces_between_special_tokens", "cache_prompt"), _is_bool
@@ -102,4 +95,4 @@ PARTS_OF_SPEECH: Mapping[str, Harmless] = dict.fromkeys(
     ("tool_calls", "function_call", "tool_call_id", "audio", "refusal", "prefix", "images"),
     _only_null,
 )
-"""Fields of messages without which they are others, and that no model is given here yet."""
+"""Fields of messages without which they are others, where a role does not have them."""

@@ -12,23 +12,18 @@ vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids``, ``ign
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from attrs import fields
 
-from chatstream_trio import conversation
 from chatstream_trio.aside.pauses import Walk
-from chatstream_trio.conversation import Message
 from chatstream_trio.errors import InvalidRequest
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire, read, refuse_unknown
-from chatstream_trio.web.openai.foreign import (
-    CHANGES_NOTHING,
-    HABITS,
-    LABELS,
-    PARTS_OF_SPEECH,
-)
+from chatstream_trio.web.openai.foreign import CHANGES_NOTHING, HABITS
 from chatstream_trio.web.openai.formats import Formatted
+from chatstream_trio.web.openai.messages import ChatMessage
+from chatstream_trio.web.openai.tools import Choice, Effort, ToolBody, converse
 from chatstream_trio.web.timeouts import TimeoutsBody
 
 MOST_LOGPROBS = 20
@@ -37,31 +32,6 @@ MOST_CHOICES = 128
 """Answers to one request, as many as OpenAI gives."""
 MOST_IDS = 4096
 """Token ids in ``logit_bias`` or ``stop_token_ids``: each costs something in every turn."""
-
-
-class TextPart(Wire, frozen=True):
-    """A part of a message; other kinds of part are refused."""
-
-    foreign = Foreign(labels=LABELS, empty=True)
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Wire, frozen=True):
-    """A message as it comes over the wire."""
-
-    foreign = Foreign(PARTS_OF_SPEECH, LABELS, empty=True)
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    def to_message(self, walk: Walk) -> Message:
-        """The same, for any codec."""
-        parts = self.content
-        if isinstance(parts, str):
-            return Message(self.role, parts, self.name)
-        texts = [conversation.TextPart(part.text) for part in walk(parts)]
-        return Message(self.role, texts, self.name)
 
 
 class StreamOptions(Wire, frozen=True):
@@ -81,6 +51,17 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
 
     foreign = Foreign(CHANGES_NOTHING, HABITS)
     messages: list[ChatMessage]
+    tools: list[ToolBody] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    """For templates that know of it; "none" turns reasoning off where it can be."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables of the model's own template, such as ``enable_thinking``."""
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    """Whether the answer goes on where the last message, an assistant's, ends."""
+    include_reasoning: bool | None = None
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -134,7 +115,8 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
         asked = self.timeouts.to_timeouts() if self.timeouts else Timeouts()
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ChatRequest(
-            messages=[message.to_message(walk) for message in walk(self.messages)],
+            **converse(self, self.messages, walk, self.tool_choice, self.reasoning_effort),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
             max_tokens=self._max_tokens(),
             sampling=SamplingOptions(
                 **sampling,

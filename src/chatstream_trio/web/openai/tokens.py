@@ -7,6 +7,7 @@ none, and waits for nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from attrs import frozen
 from quart import Response
@@ -20,26 +21,23 @@ from chatstream_trio.text.codec import Codec
 from chatstream_trio.web.answering import answer_aside
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire, read
 from chatstream_trio.web.openai.foreign import CHANGES_NOTHING, is_off
-from chatstream_trio.web.openai.schema import ChatMessage
+from chatstream_trio.web.openai.messages import ChatMessage
+from chatstream_trio.web.openai.tools import ToolBody, converse
 from chatstream_trio.web.sse import to_json
-
-_OF_A_PROMPT = (
-    "add_generation_prompt",
-    "continue_final_message",
-    "chat_template",
-    "chat_template_kwargs",
-    "tools",
-)
 
 
 class TokenizeBody(Wire, frozen=True):
     """The body of ``POST /tokenize``: a text, or a conversation."""
 
     foreign = Foreign(
-        {name: CHANGES_NOTHING[name] for name in _OF_A_PROMPT} | {"return_token_strs": is_off}
+        {"chat_template": CHANGES_NOTHING["chat_template"], "return_token_strs": is_off}
     )
     prompt: str | None = None
     messages: list[ChatMessage] | None = None
+    tools: list[ToolBody] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     model: str | None = None
     add_special_tokens: bool | None = None
     """Whether the tokens are put there that the tokenizer puts around a text. Default: around a
@@ -112,8 +110,7 @@ def _encode(said: TokenizeBody, codec: Codec) -> tuple[int, ...]:
             "the chat template itself writes what is around a conversation",
             param="add_special_tokens",
         )
-    messages = [message.to_message(with_pauses) for message in with_pauses(said.messages)]
-    return codec.read(ChatRequest(messages).said).tokens
+    return codec.read(ChatRequest(**converse(said, said.messages, with_pauses)).said).tokens
 
 
 async def tokenize() -> Response:
