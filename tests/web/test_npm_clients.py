@@ -1,6 +1,6 @@
 """Clients from npm, each a process of its own, against a real model on a real socket.
 
-`nox -s clients` installs them; each case is one run of a script beside this file.
+`nox -s suites` installs them; each case is one run of a script beside this file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tiny_model_folder import make_folder
 
 from chatstream_trio import Settings
 
-pytestmark = [pytest.mark.trio, pytest.mark.npm]
+pytestmark = [pytest.mark.trio, pytest.mark.suite]
 
 SCRIPTS = Path(__file__).with_name("npm")
 PATIENCE = 60
@@ -42,7 +42,7 @@ async def house(folder: Path) -> AsyncIterator[House]:
 async def run(house: House, script: str, case: str) -> Any:
     """What a case says; the house is empty behind it."""
     node = shutil.which("node")
-    assert node is not None, "no node: run `nox -s clients`, which brings one"
+    assert node is not None, "no node: run `nox -s suites`, which brings one"
     command = [node, f"{script}.mjs", house.served.urls[0], case]
     done = await trio.to_thread.run_sync(
         partial(
