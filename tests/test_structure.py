@@ -22,11 +22,13 @@ LINES = {
     "conversation.py": "| attrs",
     "aside/threads.py": "| attrs trio",
     "aside": "",
+    "grammars/grammar.py": "| attrs",
+    "grammars": "errors grammars/grammar | attrs llguidance",
     "progress.py": "| rich",
     "demo": "",
     "text": "conversation errors events aside | attrs tokenizers",
     "admission": "errors | attrs trio",
-    "engine": "errors | attrs",
+    "engine": "errors grammars/grammar | attrs",
     "engine/drivers.py": "engine | trio",
     "engine/engine.py": "engine engine/drivers errors | attrs trio",
     "torch_runner/shape.py": "| attrs",
@@ -35,20 +37,21 @@ LINES = {
     "torch_runner/kv.py": "| attrs torch",
     "torch_runner/attention": "errors torch_runner/kv torch_runner/pieces torch_runner/spans"
     " | attrs torch transformers",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/kv torch_runner/pieces"
-    " torch_runner/shape torch_runner/spans | attrs torch transformers",
+    "torch_runner": "engine errors grammars torch_runner/attention torch_runner/kv"
+    " torch_runner/pieces torch_runner/shape torch_runner/spans"
+    " | attrs llguidance torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"
     " torch_runner/shape | attrs torch transformers",
-    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/kv"
-    " torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
+    "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
+    " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
     "request.py": "conversation engine errors | attrs",
     "settings.py": "engine errors request | attrs",
     "generation": "admission engine errors events request text | attrs trio",
-    "models.py": "demo engine errors settings text torch_runner/load torch_runner/load/options"
-    " torch_runner/load/source torch_runner/shape | attrs transformers",
+    "models.py": "demo engine errors grammars settings text torch_runner/load"
+    " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
@@ -226,7 +229,8 @@ def run(code: str) -> str:
 
 def test_importing_loads_nothing_heavy() -> None:
     """``import chatstream_trio`` and ``--help`` load neither torch nor transformers."""
-    heavy = "sorted({'torch', 'transformers', 'quart', 'trio'} & set(__import__('sys').modules))"
+    names = {"torch", "transformers", "llguidance", "quart", "trio"}
+    heavy = f"sorted({names} & set(__import__('sys').modules))"
     assert run(f"import chatstream_trio; print({heavy})") == "[]\n"
     help_ = "import chatstream_trio.cli as c; c.main(['serve', '--help'])"
     assert run(f"{help_}; print({heavy})").endswith("[]\n")

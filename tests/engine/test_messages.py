@@ -25,7 +25,6 @@ from chatstream_trio.engine.messages import (
 from chatstream_trio.engine.runner import (
     Ability,
     Decode,
-    Grammar,
     Likelihood,
     Prefill,
     RunnerInfo,
@@ -38,10 +37,18 @@ from chatstream_trio.engine.runner import (
 )
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import ModelNotFound, SettingsError
+from chatstream_trio.grammars.grammar import Grammar, GrammarKind
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 
-SAMPLING = Sampling(0.5, 0.9, 3, logit_bias={7: -2.0}, seed=2**62, grammar=Grammar("regex", "a+"))
+SAMPLING = Sampling(
+    0.5,
+    0.9,
+    3,
+    logit_bias={7: -2.0},
+    seed=2**62,
+    grammar=Grammar(GrammarKind.REGEX, "a+", "response_format"),
+)
 SPEC = StreamSpec(3, (1, 2), 9, SAMPLING, frozenset({4, 5}), said=(8, 9), adapter="polite")
 INFO = RunnerInfo("m", "cpu", 4, 64, 100, frozenset({2}), abilities=frozenset(Ability))
 VALUES = [

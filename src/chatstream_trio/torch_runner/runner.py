@@ -28,7 +28,9 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 from chatstream_trio.errors import first_line
+from chatstream_trio.grammars.compiler import Grammars
 from chatstream_trio.torch_runner.forward import ForwardPass
+from chatstream_trio.torch_runner.grammars import RowGrammars
 from chatstream_trio.torch_runner.kv import KvPool
 from chatstream_trio.torch_runner.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.pieces import Piece
@@ -44,7 +46,14 @@ class TransformersRunner:
     What a turn writes, it writes by position, so that a turn that raised can be run again.
     """
 
-    def __init__(self, forward: ForwardPass, *, info: RunnerInfo, pool: KvPool) -> None:
+    def __init__(
+        self,
+        forward: ForwardPass,
+        *,
+        info: RunnerInfo,
+        pool: KvPool,
+        grammars: Grammars | None = None,
+    ) -> None:
         self._info = info
         self._forward = forward
         self._pool = pool
@@ -56,6 +65,7 @@ class TransformersRunner:
             vocab_size=info.vocab_size,
             device=pool.device,
         )
+        self._grammars = RowGrammars(grammars, info, pool.device)
 
     @property
     def info(self) -> RunnerInfo:
@@ -114,12 +124,14 @@ class TransformersRunner:
         likely: Read = dict
         if asked := self._sampler.asked(rows):
             likelihoods = Likelihoods.of(outputs.logits, asked, self._info.vocab_size)
-        chosen = self._sampler.choose(outputs.logits, rows, positions)
+        masks = self._grammars.masks(pieces, outputs.asked)
+        chosen = self._sampler.choose(outputs.logits, rows, positions, masks)
         if asked:
             likely = likelihoods.of_chosen(chosen)
         tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _result(rows, tokens(), drafts, likely())
+        faults = masks.faults if masks else {}
+        return lambda: _result(rows, tokens(), drafts, likely(), faults)
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -134,6 +146,7 @@ class TransformersRunner:
                 self._pool.copy(start.source, own, rest)
         self._prompts[start.row] = start.prompt
         self._sampler.start(start.row, len(start.prompt) - start.said, start.sampling)
+        self._grammars.start(start)
         self._sampler.remember(start.row, start.prompt[: start.kept])
         self._streams[start.row] = start.stream
 
@@ -153,6 +166,7 @@ def _result(
     tokens: Sequence[int],
     drafts: Mapping[int, tuple[int, ...]],
     likely: Mapping[int, Likelihood],
+    faults: Mapping[int, str],
 ) -> TurnResult:
     chosen: dict[int, list[int]] = {}
     for row, token in zip(rows, tokens, strict=True):
@@ -165,6 +179,10 @@ def _result(
         steps = [
             evolve(step, logprobs=tuple(by_row.get(step.row, ())[: len(step.tokens)]))
             for step in steps
+        ]
+    if faults:
+        steps = [
+            Step(step.row, fault=faults[step.row]) if step.row in faults else step for step in steps
         ]
     return TurnResult(tuple(steps))
 

@@ -17,10 +17,11 @@ import torch
 from attrs import define
 
 from chatstream_trio.engine.runner import GREEDY, Sampling
+from chatstream_trio.torch_runner.grammars import Masks
 from chatstream_trio.torch_runner.transfer import send
 
 FAULT = -1
-"""Stands for a token where a row's logits were not numbers."""
+"""Stands for a token where a row's logits were not numbers, or nothing was left to choose."""
 
 _MASK = (1 << 64) - 1
 _CANDIDATES = 1024
@@ -104,7 +105,11 @@ class Sampler:
         return {line: most for line, most in wanted if most is not None}
 
     def choose(
-        self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[int],
+        positions: Sequence[int],
+        masks: Masks | None = None,
     ) -> torch.Tensor:
         """One token for each row, or :data:`FAULT`: ``[n]``, on the device.
 
@@ -112,11 +117,15 @@ class Sampler:
             logits: ``[n, vocabulary]``, any float type; float32 logits may be overwritten.
             rows: The row of each line of ``logits``.
             positions: The position at which the token will stand.
+            masks: What grammars leave to choose from, if there are any.
         """
         scores = logits[:, : self._vocab_size].float()
         states = [self._rows[row] for row in rows]
         # The largest score tells: it is nan if any is, inf if any is, -inf if all are.
         sound = scores.amax(dim=-1).isfinite()
+        if masks is not None:
+            masks.apply(scores)
+            sound &= scores.amax(dim=-1).isfinite()  # something is left
         for line, state in enumerate(states):
             if state.bias_ids is not None and state.bias is not None:
                 scores[line].index_add_(0, state.bias_ids, state.bias)
