@@ -58,10 +58,11 @@ LINES = {
     "web": "conversation errors events generation house aside request service settings web/bodies"
     " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
+    "web/openapi": "errors web | attrs msgspec quart trio werkzeug",
     "web/openai": "conversation errors events generation house aside request service text web"
-    " web/bodies | attrs quart",
-    "web/app.py": "service settings web web/gates web/openai web/transport"
-    " | quart_trio trio werkzeug",
+    " web/bodies web/openapi | attrs msgspec quart",
+    "web/app.py": "service settings web web/gates web/openai web/openapi web/transport"
+    " | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",

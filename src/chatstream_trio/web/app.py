@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+from quart import Blueprint
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -14,10 +15,15 @@ from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
+from chatstream_trio.web.openai import described as openai
 from chatstream_trio.web.openai import routes
+from chatstream_trio.web.openapi import own
+from chatstream_trio.web.openapi.routes import described
 from chatstream_trio.web.transport.connection import RequestConnection
 
 BLUEPRINTS = (routes.blueprint, status.blueprint)
+APIS = (openai.API, own.API)
+"""What is served, described."""
 
 
 def create_app(source: Settings | ChatStream | None = None) -> QuartTrio:
@@ -68,7 +74,10 @@ def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    blueprints = (*BLUEPRINTS, routes.bare) if whole else BLUEPRINTS
+    blueprints: tuple[Blueprint, ...] = BLUEPRINTS
+    if whole:
+        pages = described(APIS, keys=bool(settings.keys))
+        blueprints = (*BLUEPRINTS, pages, routes.bare)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings))
