@@ -15,10 +15,13 @@ NEEDS_TORCH = (
     "engine/test_compiled.py",
     "engine/test_crossing.py",
     "engine/test_graphs.py",
+    "engine/test_pooling.py",
+    "engine/test_prompt_likelihoods.py",
     "engine/test_quantized.py",
     "engine/test_likelihoods.py",
     "engine/test_linears.py",
     "engine/test_loading.py",
+    "engine/test_masks.py",
     "engine/test_out_of_memory.py",
     "engine/test_pace.py",
     "engine/test_packing.py",
@@ -27,6 +30,8 @@ NEEDS_TORCH = (
     "engine/test_transformers_runner.py",
     "text/test_prompt.py",
     "web/test_logprobs.py",
+    "web/test_masks.py",
+    "web/test_prompt_logprobs.py",
     "web/test_real_model.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chatstream_trio import (
+    CompletionRequest,
     Finished,
     Generation,
     GenerationState,
@@ -125,3 +126,10 @@ def test_seeds_of_choices(seed: int | None, then: int | None) -> None:
     request = ask(sampling=SamplingOptions(seed=seed))
     assert request.choice(0) == request
     assert request.choice(2).sampling.seed == then
+
+
+def test_the_first_choice_alone_is_told_of_the_prompt() -> None:
+    """It is the same for all; and the others may use what the first has read."""
+    request = CompletionRequest("a", prompt_logprobs=2)
+    assert request.choice(0) is request
+    assert [request.choice(index).prompt_logprobs for index in range(3)] == [2, None, None]

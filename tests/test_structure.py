@@ -26,7 +26,8 @@ LINES = {
     "demo": "",
     "text": "conversation errors events aside | attrs tokenizers",
     "admission": "errors | attrs trio",
-    "engine": "errors | attrs",
+    "engine/choice": "errors | attrs",
+    "engine": "engine/choice errors | attrs",
     "engine/drivers.py": "engine | trio",
     "engine/engine.py": "engine engine/drivers errors | attrs trio",
     "torch_runner/shape.py": "| attrs",
@@ -35,8 +36,11 @@ LINES = {
     "torch_runner/kv.py": "| attrs torch",
     "torch_runner/attention": "errors torch_runner/kv torch_runner/pieces torch_runner/spans"
     " | attrs torch transformers",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/kv torch_runner/pieces"
-    " torch_runner/shape torch_runner/spans | attrs torch transformers",
+    "torch_runner/transfer.py": "| torch",
+    "torch_runner/besides": "engine torch_runner/transfer | attrs torch",
+    "torch_runner": "engine errors torch_runner/attention torch_runner/besides torch_runner/kv"
+    " torch_runner/pieces torch_runner/shape torch_runner/spans torch_runner/transfer"
+    " | attrs torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"
@@ -52,7 +56,8 @@ LINES = {
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation house models progress request settings text | trio",
+    "service.py": "engine errors generation house models progress request settings text"
+    " | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
     "web": "conversation errors events generation house aside request service settings web/bodies"

@@ -14,7 +14,7 @@ _HOMES = {
     "admission.admission": ("AdmissionStatistics",),
     "generation.ended": ("Ended", "RequestEnding"),
     "engine.face": ("EngineStatistics",),
-    "engine.runner": ("RunnerInfo", "RunnerLost", "Sampling"),
+    "engine.runner": ("Pooling", "RunnerInfo", "RunnerLost", "Sampling"),
     "engine.scripted_runner": ("ScriptedRunner", "StreamFaultError"),
     "errors": (
         "ChatStreamError",
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from chatstream_trio.conversation import ToolCall as ToolCall
     from chatstream_trio.conversation import ToolChoice as ToolChoice
     from chatstream_trio.engine.face import EngineStatistics as EngineStatistics
+    from chatstream_trio.engine.runner import Pooling as Pooling
     from chatstream_trio.engine.runner import RunnerInfo as RunnerInfo
     from chatstream_trio.engine.runner import RunnerLost as RunnerLost
     from chatstream_trio.engine.runner import Sampling as Sampling
@@ -181,6 +182,7 @@ __all__ = [
     "ModelNotSupported",
     "NotAuthenticated",
     "OriginNotAllowed",
+    "Pooling",
     "QueueFull",
     "QueueTimeout",
     "Queued",

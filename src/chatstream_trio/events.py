@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TypeAlias
 
@@ -76,6 +76,24 @@ class TokenLikelihood:
 
 
 @frozen
+class RankedToken:
+    """A token at some place of a prompt, and how likely it was there by the model's raw logits."""
+
+    id: int
+    token: bytes
+    """What it stands for by itself: maybe half a character."""
+    logprob: float
+    """Natural logarithm of its probability."""
+    rank: int
+    """Its place among all tokens; 1 is the likeliest."""
+
+
+OfPrompt: TypeAlias = Callable[[], Sequence[Sequence[RankedToken]]]
+"""Makes, for each token of a prompt but the first, itself and behind it the likeliest ones. Of a
+long prompt that takes a while."""
+
+
+@frozen
 class Text:
     """A piece of the answer: whole characters, possibly of several tokens."""
 
@@ -122,6 +140,8 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
+    stop: str | int | None = None
+    """The stop string, or the stop token that the request named, that ended it."""
 
 
 @frozen

@@ -9,10 +9,14 @@ from typing import Any, ClassVar, Self
 from attrs import Attribute, Factory, evolve, field, fields, frozen
 
 from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
-from chatstream_trio.engine.runner import Sampling
+from chatstream_trio.engine.runner import Pooling, Sampling
 from chatstream_trio.errors import InvalidRequest
 
 MAX_STOP_STRINGS = 16
+MAX_ALLOWED = 4096
+"""Ids in ``allowed_token_ids``: each costs something in every turn."""
+MAX_BAD_WORDS, MAX_BAD_WORD = 128, 256
+"""Bad words, and characters of each; likewise."""
 MAX_SECONDS = 86_400.0
 
 
@@ -58,11 +62,32 @@ def _check_stop(_: object, __: object, stop: Sequence[str]) -> None:
         check_text(text, "stop")
 
 
+def _check_allowed(_: object, __: object, ids: tuple[int, ...] | None) -> None:
+    if ids is not None and not 0 < len(ids) <= MAX_ALLOWED:
+        raise InvalidRequest(
+            f"allowed_token_ids must hold 1 to {MAX_ALLOWED} ids", param="allowed_token_ids"
+        )
+
+
+def _check_words(_: object, __: object, words: tuple[str, ...]) -> None:
+    if len(words) > MAX_BAD_WORDS:
+        raise InvalidRequest(f"at most {MAX_BAD_WORDS} bad words", param="bad_words")
+    for index, word in enumerate(words):
+        param = f"bad_words[{index}]"
+        if not word.strip() or len(word) > MAX_BAD_WORD:
+            raise InvalidRequest(
+                f"a bad word has 1 to {MAX_BAD_WORD} characters, not all of them blanks",
+                param=param,
+            )
+        check_text(word, param)
+
+
 @frozen
 class SamplingOptions:
     """The sampling fields that a request did set; None leaves the model's own default.
 
-    They are those of :class:`~chatstream_trio.engine.runner.Sampling`, which checks the ranges.
+    They are those of :class:`~chatstream_trio.engine.runner.Sampling`, which checks the ranges; but
+    words are strings here, and tokens there.
     """
 
     temperature: float | None = None
@@ -75,6 +100,13 @@ class SamplingOptions:
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
     logprobs: int | None = None
+    min_tokens: int | None = None
+    """Tokens of the answer before the first that may end it, and before a stop string counts."""
+    allowed_token_ids: tuple[int, ...] | None = field(default=None, validator=_check_allowed)
+    """Only these may come."""
+    bad_words: tuple[str, ...] = field(default=(), validator=_check_words)
+    """Strings that may not come, with a blank before them or without: such tokens as the model's
+    tokenizer makes of them do not follow one another."""
 
 
 def _check_seconds(_: object, attribute: Attribute[Any], value: float | None) -> None:
@@ -128,9 +160,16 @@ class Request:
     sampling: SamplingOptions = SamplingOptions()
     stop: Sequence[str] = field(default=(), validator=_check_stop)
     """Strings before the first of which the answer ends; they are never part of it."""
+    include_stop: bool = False
+    """Whether they are part of it after all, and the tokens of ``stop_token_ids`` too."""
     stop_token_ids: frozenset[int] = Factory(frozenset)
     ignore_eos: bool = False
     timeouts: Timeouts = Timeouts()
+    prompt_logprobs: int | None = field(default=None, validator=_at_least(0))
+    """How many of the likeliest tokens are named at each place of the prompt; 0 tells of its own
+    tokens alone. None: not asked for."""
+    pool: Pooling | None = None
+    """A vector is asked for, made of the prompt in this way, and no answer."""
 
     @property
     def said(self) -> Conversation | str | tuple[int, ...]:
@@ -143,15 +182,25 @@ class Request:
         raise NotImplementedError
 
     def choice(self, index: int) -> Self:
-        """The request for one of several answers to the same: with ``seed + index``."""
-        seed = self.sampling.seed
-        if seed is None or not index:
+        """The request for one of several answers to the same: with ``seed + index``. The first is
+        told of the prompt."""
+        if not index:
             return self
-        wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
-        return evolve(self, sampling=evolve(self.sampling, seed=wrapped))
+        sampling, seed = self.sampling, self.sampling.seed
+        if seed is not None:
+            wrapped = (seed + index + 2**63) % 2**64 - 2**63  # a seed has 64 bits
+            sampling = evolve(sampling, seed=wrapped)
+        return evolve(self, sampling=sampling, prompt_logprobs=None)
 
     def __attrs_post_init__(self) -> None:
         resolve(self.sampling, Sampling(), seed=0)  # ranges are known before any work is done
+        if self.pool is not None and self.prompt_logprobs is not None:
+            raise InvalidRequest("a vector has no log-probabilities", param="prompt_logprobs")
+        least = self.sampling.min_tokens or 0
+        if self.max_tokens is not None and least > self.max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {least}, and max_tokens {self.max_tokens}", param="min_tokens"
+            )
 
 
 @frozen
@@ -218,14 +267,23 @@ class CompletionRequest(Request):
         return len(self.prompt)
 
 
-def resolve(options: SamplingOptions, defaults: Sampling, *, seed: int) -> Sampling:
-    """The sampling of one stream: what was asked for, over the model's defaults.
+def resolve(
+    options: SamplingOptions,
+    defaults: Sampling,
+    *,
+    seed: int,
+    bad_words: tuple[tuple[int, ...], ...] = (),
+) -> Sampling:
+    """The sampling of one stream: what was asked for, over the model's defaults; and the tokens of
+    the bad words.
 
     Raises:
         InvalidRequest: A value is out of range; ``param`` names it.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"bad_words": bad_words}
     for name in (attribute.name for attribute in fields(SamplingOptions)):
+        if name == "bad_words":
+            continue
         asked = getattr(options, name)
         values[name] = getattr(defaults, name) if asked is None else asked
         if isinstance(asked, float) and not math.isfinite(asked):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 import trio
+from attrs import evolve
 
 from chatstream_trio.engine.runner import RunnerInfo
 from chatstream_trio.errors import (
@@ -26,6 +27,7 @@ from chatstream_trio.models import Model, Progress, find_model
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import Request
 from chatstream_trio.settings import Settings
+from chatstream_trio.text.bad_words import encode_bad_words
 from chatstream_trio.text.codec import Codec, Prompt
 
 T = TypeVar("T")
@@ -230,5 +232,7 @@ def _read(codec: Codec, requests: Sequence[Request], info: RunnerInfo) -> list[P
         prompt = codec.read(request.said, info.max_model_len)
         if max(prompt.tokens) >= info.vocab_size:
             raise InvalidRequest("the prompt has a token that the model lacks", param=request.param)
+        if words := request.sampling.bad_words:
+            prompt = evolve(prompt, bad_words=encode_bad_words(words, codec))
         prompts.append(prompt)
     return prompts

@@ -17,6 +17,7 @@ from chatstream_trio.engine.runner import (
     Ability,
     Decode,
     Grammar,
+    Pooling,
     Prefill,
     Runner,
     Sampling,
@@ -43,7 +44,7 @@ NEEDS = {
     Ability.GRAMMAR: Start(0, (1, 2), Sampling(grammar=Grammar("regex", "a+"))),
     Ability.LOGPROBS: Start(0, (1, 2), Sampling(logprobs=0)),
     Ability.ADAPTER: Start(0, (1, 2), adapter="polite"),
-    Ability.POOL: Start(0, (1, 2), pool=True),
+    Ability.POOL: Start(0, (1, 2), pool=Pooling.MEAN),
     Ability.PROMPT_LOGPROBS: Start(0, (1, 2), prompt_logprobs=2),
 }
 

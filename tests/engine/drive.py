@@ -198,6 +198,10 @@ class Loop:
     """What each stream has said, by its number."""
     logprobs: dict[int, list[Likelihood]] = field(factory=dict)
     """By the stream's number, where it asked for them."""
+    prompt_logprobs: dict[int, tuple[Likelihood, ...]] = field(factory=dict)
+    """By the stream's number, where it asked for them."""
+    pooled: dict[int, tuple[float, ...]] = field(factory=dict)
+    """The vectors, by the stream's number."""
     cached: dict[int, int] = field(factory=dict)
     """Tokens of its prompt that it found in the KV memory, by its number."""
     preempted: int = 0
@@ -235,6 +239,12 @@ def run_turns(
             assert outcome.fault is None, outcome
             loop.tokens.setdefault(outcome.number, []).extend(outcome.tokens)
             loop.logprobs.setdefault(outcome.number, []).extend(outcome.logprobs)
+            if outcome.prompt_logprobs:
+                assert outcome.number not in loop.prompt_logprobs, "they are told once"
+                loop.prompt_logprobs[outcome.number] = outcome.prompt_logprobs
+            if outcome.pooled is not None:
+                assert outcome.finished is not None
+                loop.pooled[outcome.number] = outcome.pooled
             loop.cached[outcome.number] = outcome.cached_tokens
     assert scheduler.blocks.free == runner.info.blocks
     return loop

@@ -27,6 +27,7 @@ from chatstream_trio.engine.runner import (
     Decode,
     Grammar,
     Likelihood,
+    Pooling,
     Prefill,
     RunnerInfo,
     RunnerLost,
@@ -41,7 +42,15 @@ from chatstream_trio.errors import ModelNotFound, SettingsError
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 
-SAMPLING = Sampling(0.5, 0.9, 3, logit_bias={7: -2.0}, seed=2**62, grammar=Grammar("regex", "a+"))
+SAMPLING = Sampling(
+    *(0.5, 0.9, 3),
+    logit_bias={7: -2.0},
+    seed=2**62,
+    min_tokens=2,
+    allowed_token_ids=(1, 2),
+    bad_words=((3,), (4, 5)),
+    grammar=Grammar("regex", "a+"),
+)
 SPEC = StreamSpec(3, (1, 2), 9, SAMPLING, frozenset({4, 5}), said=(8, 9), adapter="polite")
 INFO = RunnerInfo("m", "cpu", 4, 64, 100, frozenset({2}), abilities=frozenset(Ability))
 VALUES = [
@@ -51,6 +60,8 @@ VALUES = [
     Progress(0.5),
     Ready(INFO),
     Outcome((StreamOutcome(3, (1, 2), Ending.LENGTH, cached_tokens=1),), 7, 2, 1),
+    Outcome((StreamOutcome(3, pooled=(0.5, -1.0), stop_token=4),), 7, 2, 1),
+    StartStream(StreamSpec(4, (1, 2), 0, pool=Pooling.MEAN)),
     Lost("RunnerLost", "gone", "Traceback", None),
     Turn(
         (1,),
@@ -59,6 +70,8 @@ VALUES = [
         (Decode(1, 5, 6, (7,)),),
         {0: (1, 2), 1: (3,)},
     ),
+    Turn(started=(Start(1, (1, 2), pool=Pooling.LAST, stop_token_ids=frozenset({4})),)),
+    TurnResult((Step(2, prompt_logprobs=(Likelihood(-0.5, (), 3),)), Step(3, pooled=(0.5,)))),
     TurnResult((Step(0, (1,), None, (Likelihood(-0.5, ((1, -0.5), (2, -1.5))),)), Step(1))),
 ]
 

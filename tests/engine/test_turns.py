@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from drive import run_turns
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream_trio.engine.blocks import Blocks
-from chatstream_trio.engine.runner import Decode, Prefill, Step, Turn, TurnResult
+from chatstream_trio.engine.runner import Decode, Prefill, Sampling, Step, Turn, TurnResult
 from chatstream_trio.engine.scheduler import Scheduler
 from chatstream_trio.engine.scripted_runner import ScriptedRunner
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
@@ -49,6 +50,19 @@ def test_two_that_started_together_advance_side_by_side() -> None:
     assert [outcome.number for outcome in outcomes] == [1, 2]
 
 
+def test_no_token_ends_a_stream_before_its_least() -> None:
+    """``min_tokens``: until so many were said, the token that would end it is one of them, with
+    whatever was said before it was preempted or lost its runner."""
+    scheduler = Scheduler(1, 100, Blocks(1, ROW))
+    asked = evolve(spec(1), sampling=Sampling(min_tokens=3), said=(5,))
+    scheduler.start(asked)
+    assert [run(scheduler, token=99)[1] for _ in range(3)] == [
+        (StreamOutcome(1, (99,)),),
+        (StreamOutcome(1, (99,)),),
+        (StreamOutcome(1, (), Ending.STOP, stop_token=99),),
+    ]
+
+
 def test_newcomers_share_one_budget_oldest_first() -> None:
     """Law 6: one chunk budget a turn in total, and the others decode beside it."""
     scheduler = Scheduler(4, 10, Blocks(4, ROW))
@@ -69,7 +83,7 @@ def test_a_stream_ends_by_stop_token_length_fault_or_cancel() -> None:
     """Law 4, the engine's part: each way out frees the row, once, and says why."""
     scheduler = Scheduler(1, 10, Blocks(1, ROW))
     scheduler.start(spec(1))
-    assert run(scheduler, token=99)[1] == (StreamOutcome(1, (), Ending.STOP),)
+    assert run(scheduler, token=99)[1] == (StreamOutcome(1, (), Ending.STOP, stop_token=99),)
     scheduler.start(spec(2, max_tokens=1))
     assert run(scheduler)[1] == (StreamOutcome(2, (7,), Ending.LENGTH),)
     scheduler.start(spec(3))
@@ -105,7 +119,7 @@ def test_several_tokens_in_a_step_are_cut_at_the_end() -> None:
     turn = scheduler.plan()
     assert turn is not None
     (outcome,) = scheduler.settle(turn, TurnResult((Step(0, (1, 2, 99, 3)),)))
-    assert outcome == StreamOutcome(1, (1, 2), Ending.STOP)
+    assert outcome == StreamOutcome(1, (1, 2), Ending.STOP, stop_token=99)
 
 
 def test_split_is_the_same_work_row_by_row() -> None:

@@ -48,6 +48,29 @@ def test_any_cut_gives_the_same_text(stops: list[str], pieces: list[str]) -> Non
     assert text == (whole[: min(matches)[1]] if matches else whole)
 
 
+@given(
+    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    pieces=st.lists(st.text("abc", max_size=4), max_size=12),
+)
+def test_the_one_that_came_may_be_part_of_the_text(stops: list[str], pieces: list[str]) -> None:
+    """All of it, and nothing behind it; nothing is held back then, and it is known which it was."""
+    whole = "".join(pieces)
+    matches = [(whole.find(it) + len(it), -len(it), it) for it in stops if it in whole]
+    finder = StopFinder(stops, includes=True)
+    said = 0
+    text = ""
+    for piece in pieces:
+        said += len(piece)
+        text += finder.push(piece)
+        assert finder.stopped or len(text) == said
+    assert finder.flush() == ""
+    assert text == (whole[: min(matches)[0]] if matches else whole)
+    assert finder.found == (min(matches)[2] if matches else None)
+    hidden = StopFinder(stops)
+    assert (text == "".join(map(hidden.push, pieces)) + hidden.flush()) == (not matches)
+    assert hidden.found == finder.found
+
+
 def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     """Streaming stays prompt: everything else leaves at once."""
     finder = StopFinder(["END"])

@@ -110,13 +110,12 @@ MATTERS: list[dict[str, Any]] = [
     {"best_of": 2},
     {"logprobs": True},
     {"echo": True},
-    {"min_tokens": 5},
+    {"mirostat": 2},
     {"chat_template_kwargs": {"enable_thinking": False}},
     {"add_generation_prompt": False},
     {"return_token_ids": True},
     {"best_of": True},
     {"stop_regex": "x"},
-    {"stream": True, "stream_options": {"continuous_usage_stats": True}},
 ]
 
 

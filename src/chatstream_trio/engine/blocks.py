@@ -105,13 +105,15 @@ class Blocks:
         """How many blocks so many tokens take."""
         return -(-length // self.size)
 
-    def take(self, tokens: Sequence[int], spare: int = 0) -> Table | None:
-        """Blocks for tokens that are about to be read.
+    def take(
+        self, tokens: Sequence[int], spare: int = 0, *, fresh_only: bool = False
+    ) -> Table | None:
+        """Blocks for tokens that are about to be read; all of them, with ``fresh_only``.
 
         Returns:
             None if that would leave less than ``spare`` free blocks; nothing has changed then.
         """
-        shared, rest, source = self._find(list(tokens))
+        shared, rest, source = ([], 0, None) if fresh_only else self._find(list(tokens))
         fresh = self.needed(len(tokens)) - len(shared)
         idle = sum(1 for block in shared if not self._blocks[block].users)
         if fresh + spare > len(self._free) - idle:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from attrs import frozen
 
-from chatstream_trio.engine.runner import RunnerInfo, Start, Turn
+from chatstream_trio.engine.runner import RunnerInfo, Sampling, Start, Turn
 
 
 @frozen
@@ -86,10 +87,26 @@ def _check_start(start: Start, table: tuple[int, ...], info: RunnerInfo) -> None
     fits = 0 <= start.kept < min(len(start.prompt), len(table) * info.block_size)
     if not fits or not 0 <= source < info.blocks or not 0 <= start.said < len(start.prompt):
         raise ValueError(f"{start.kept} tokens cannot be kept of block {source}")
+    if start.pool is not None and start.prompt_logprobs is not None:
+        raise ValueError("a vector and log-probabilities of a prompt exclude each other")
+    if start.kept and start.reads_all:
+        raise ValueError("what is asked about a prompt can only be told while it is read")
     if not 0 <= min(start.prompt) <= max(start.prompt) < info.vocab_size:
         raise ValueError("the prompt has an id outside of the vocabulary")
-    if not all(0 <= id < info.vocab_size for id in start.sampling.logit_bias):
-        raise ValueError("logit_bias has an id outside of the vocabulary")
+    _check_ids(start.sampling, info.vocab_size)
+
+
+def _check_ids(sampling: Sampling, vocab_size: int) -> None:
+    allowed = sampling.allowed_token_ids
+    for name, ids in (
+        ("logit_bias", sampling.logit_bias),
+        ("allowed_token_ids", allowed or ()),
+        ("bad_words", chain.from_iterable(sampling.bad_words)),
+    ):
+        if not all(0 <= id < vocab_size for id in ids):
+            raise ValueError(f"{name} has an id outside of the vocabulary")
+    if allowed == () or () in sampling.bad_words:
+        raise ValueError("no token is allowed, or nothing is a bad word")
 
 
 def _check_blocks(turn: Turn, writes: Sequence[_Write], info: RunnerInfo) -> None:

@@ -17,72 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from attrs import Attribute, Factory, field, frozen, validators
+from attrs import field, frozen, validators
 
-from chatstream_trio.errors import InvalidRequest
-
-
-def _between(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
-    """A validator: a finite number in ``[low, high]``, else :class:`InvalidRequest`."""
-
-    def check(_: object, attribute: Attribute[Any], value: float) -> None:
-        if not low <= value <= high:  # also refuses NaN
-            name = attribute.name
-            raise InvalidRequest(f"{name} must be between {low:g} and {high:g}", param=name)
-
-    return check
+from chatstream_trio.engine.choice.sampling import GREEDY as GREEDY
+from chatstream_trio.engine.choice.sampling import Grammar as Grammar
+from chatstream_trio.engine.choice.sampling import Sampling as Sampling
 
 
-def _check_bias(_: object, __: object, value: Mapping[int, float]) -> None:
-    if not all(-100 <= bias <= 100 for bias in value.values()):
-        raise InvalidRequest("logit_bias values must be between -100 and 100", param="logit_bias")
+class Pooling(Enum):
+    """How the hidden states of a prompt, behind the model's last layer and norm, become one
+    vector. The values are for whoever configures it."""
 
-
-@frozen
-class Grammar:
-    """A language that an answer has to belong to. What its source means, its kind says."""
-
-    kind: str
-    """``json_schema``, ``regex`` or ``ebnf``, for example."""
-    source: str
-
-
-@frozen
-class Sampling:
-    """How the next token of one stream is chosen from its logits.
-
-    The order is the field's usual one: logit bias, repetition penalty (over prompt and answer, as
-    in the CTRL paper, arXiv:1909.05858), presence and frequency penalties (over the answer, as
-    OpenAI defines them), temperature, top-k, top-p (nucleus, arXiv:1904.09751), min-p
-    (arXiv:2407.01082), and then the inverse of the cumulative distribution at one uniform number
-    that is a function of ``seed`` and the position alone.
-    """
-
-    temperature: float = field(default=1.0, validator=_between(0, 2))
-    """0 is greedy: the most likely token, after bias and penalties."""
-    top_p: float = field(default=1.0, validator=_between(0, 1))
-    top_k: int = field(default=0, validator=_between(0, 2**31 - 1))
-    """So many of the likeliest tokens are kept; 0 keeps all."""
-    min_p: float = field(default=0.0, validator=_between(0, 1))
-    repetition_penalty: float = field(default=1.0, validator=_between(0.01, 100))
-    presence_penalty: float = field(default=0.0, validator=_between(-2, 2))
-    frequency_penalty: float = field(default=0.0, validator=_between(-2, 2))
-    logit_bias: Mapping[int, float] = field(default=Factory(dict), validator=_check_bias)
-    """Token id -> what is added to its logit. Ids outside of the vocabulary are refused earlier."""
-    seed: int = field(default=0, validator=_between(-(2**63), 2**63 - 1))
-    grammar: Grammar | None = None
-    """What the answer must be. How far the answer is in it, the runner knows by row and position,
-    so that a turn that runs again changes nothing."""
-    logprobs: int | None = field(
-        default=None, validator=validators.optional(_between(0, 2**31 - 1))
-    )
-    """How many of the likeliest tokens are named at each position, with their log-probabilities;
-    0 gives that of the chosen token alone. None: not asked for."""
-
-
-GREEDY = Sampling(temperature=0.0)
+    MEAN = "mean"
+    """Their mean, over all tokens."""
+    LAST = "last"
+    """That of the last token, which has seen all others."""
 
 
 class Ability(Enum):
@@ -120,10 +71,18 @@ class Start:
     """So many tokens at the end of ``prompt`` are what the stream has said before."""
     adapter: str | None = None
     """The adapter (LoRA) that the stream is computed with; None: the model as it is."""
-    pool: bool = False
+    stop_token_ids: frozenset[int] = frozenset()
+    """Tokens that end the stream: they may not come before :attr:`Sampling.min_tokens`."""
+    pool: Pooling | None = None
     """The end of the prompt gives a vector instead of a token, and the stream is over."""
     prompt_logprobs: int | None = None
-    """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it."""
+    """What is asked about the tokens of the prompt, as :attr:`Sampling.logprobs` asks it. Nothing
+    of the prompt can be kept then."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether something is asked that is only known while a token is read."""
+        return self.prompt_logprobs is not None or self.pool is Pooling.MEAN
 
     @property
     def needs(self) -> frozenset[Ability]:
@@ -132,7 +91,7 @@ class Start:
             Ability.GRAMMAR: self.sampling.grammar is not None,
             Ability.LOGPROBS: self.sampling.logprobs is not None,
             Ability.ADAPTER: self.adapter is not None,
-            Ability.POOL: self.pool,
+            Ability.POOL: self.pool is not None,
             Ability.PROMPT_LOGPROBS: self.prompt_logprobs is not None,
         }
         return frozenset(ability for ability, is_wanted in wanted.items() if is_wanted)
@@ -192,6 +151,8 @@ class Likelihood:
     logprob: float
     best: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens with their log-probabilities, the likeliest first."""
+    rank: int | None = None
+    """Where it stands among all tokens, 1 being the likeliest; of a prompt's tokens only."""
 
 
 @frozen

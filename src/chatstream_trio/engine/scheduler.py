@@ -106,7 +106,8 @@ class Placement:
         growing = sum(self._may_grow(stream) for stream in placed)
         begun = []
         for stream in unplaced:
-            stream.table = self.blocks.take(stream.tokens, spare=growing)
+            all_read = stream.reads_all
+            stream.table = self.blocks.take(stream.tokens, growing, fresh_only=all_read)
             if stream.table is None:
                 break
             begun.append(stream)
@@ -243,9 +244,10 @@ class Scheduler:
             source=table.source,
             stream=self._starts,
             said=stream.produced,
+            stop_token_ids=stream.spec.stop_token_ids,
             adapter=stream.spec.adapter,
             pool=stream.spec.pool,
-            prompt_logprobs=stream.spec.prompt_logprobs,
+            prompt_logprobs=stream.asks,
         )
 
     def _decode(self, stream: Stream) -> Decode:
@@ -276,12 +278,12 @@ class Scheduler:
         return tuple(outcomes)
 
     def _take(self, stream: Stream, step: Step | None) -> StreamOutcome:
-        if step is None or not (step.tokens or step.fault):
+        if step is None or not (step.tokens or step.fault or step.pooled):
             step = Step(stream.row, fault="the runner gave this stream no token")
         if step.fault is not None:
             outcome = StreamOutcome(stream.spec.number, finished=Ending.FAULT, fault=step.fault)
         else:
-            outcome = stream.accept(step.tokens, step.logprobs)
+            outcome = stream.accept(step)
         if outcome.finished is not None:
             self._release(stream.spec.number, sound=outcome.fault is None)
         return outcome

@@ -11,14 +11,14 @@ from attrs import define, frozen
 
 from chatstream_trio.engine.blocks import Table
 from chatstream_trio.engine.drafts import Drafter
-from chatstream_trio.engine.runner import GREEDY, Likelihood, Sampling
+from chatstream_trio.engine.runner import GREEDY, Likelihood, Pooling, Sampling, Step
 
 
 class Ending(Enum):
     """How a stream came to its end."""
 
     STOP = "stop"
-    """End of sequence, or a stop token."""
+    """End of sequence, or a stop token; or the vector is there that was asked for."""
     LENGTH = "length"
     """``max_tokens`` were produced."""
     CANCELLED = "cancelled"
@@ -44,8 +44,9 @@ class StreamSpec:
     """What it has said already, maybe by another runner: it goes on behind that."""
     adapter: str | None = None
     """The adapter that it is computed with, as in :class:`~.runner.Start`."""
-    pool: bool = False
-    """Whether it gives a vector instead of tokens, as in :class:`~.runner.Start`."""
+    pool: Pooling | None = None
+    """How it gives a vector instead of tokens, as in :class:`~.runner.Start`; ``max_tokens`` is 0
+    then."""
     prompt_logprobs: int | None = None
     """What is asked about its prompt's tokens, as in :class:`~.runner.Start`."""
 
@@ -64,6 +65,13 @@ class StreamOutcome:
     """Whether it was preempted, or lost its runner: it goes on later."""
     logprobs: tuple[Likelihood, ...] = ()
     """How likely each of the tokens was, where the stream asked."""
+    prompt_logprobs: tuple[Likelihood, ...] = ()
+    """How likely each token of its prompt was but the first, where the stream asked; once, with its
+    first token."""
+    stop_token: int | None = None
+    """The token that ended it, which is not part of the answer."""
+    pooled: tuple[float, ...] | None = None
+    """The vector, where the stream asked for one; it has ended with it."""
 
 
 @define
@@ -107,6 +115,16 @@ class Stream:
         return len(self.tokens) - len(self.spec.prompt)
 
     @property
+    def asks(self) -> int | None:
+        """What it still asks about its prompt: nothing, once it was told with its first token."""
+        return None if self.produced else self.spec.prompt_logprobs
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it is told what is only known of tokens that are read."""
+        return self.asks is not None or self.spec.pool is Pooling.MEAN
+
+    @property
     def decodes(self) -> bool:
         """Whether its next part in a turn is a decode step."""
         return self.table is not None and self.read >= self.goal
@@ -118,13 +136,19 @@ class Stream:
             return ()
         return self.drafter.guess(self.tokens, room)
 
-    def accept(self, new: tuple[int, ...], logprobs: tuple[Likelihood, ...] = ()) -> StreamOutcome:
-        """Take new tokens, and how likely they were, up to the first that ends the stream."""
+    def accept(self, step: Step) -> StreamOutcome:
+        """Take new tokens, and how likely they were, up to the first that ends the stream; or the
+        vector, which ends it."""
+        if step.pooled is not None:
+            number, cached = self.spec.number, self.cached
+            return StreamOutcome(
+                number, finished=Ending.STOP, cached_tokens=cached, pooled=step.pooled
+            )
         kept: list[int] = []
-        ending = None
-        for token in new:
-            if token in self.spec.stop_token_ids:
-                ending = Ending.STOP
+        ending, stop = None, None
+        for token in step.tokens:
+            if token in self.spec.stop_token_ids and self.produced >= self.spec.sampling.min_tokens:
+                ending, stop = Ending.STOP, token
                 break
             kept.append(token)
             self.tokens.append(token)
@@ -136,5 +160,7 @@ class Stream:
             tuple(kept),
             ending,
             cached_tokens=self.cached,
-            logprobs=logprobs[: len(kept)],
+            logprobs=step.logprobs[: len(kept)],
+            prompt_logprobs=step.prompt_logprobs,
+            stop_token=stop,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import trio
 
-from chatstream_trio.events import Event, Queued
+from chatstream_trio.events import Event, Queued, Usage
 from chatstream_trio.generation.generation import Generation
 from chatstream_trio.generation.reader import Bell, Reader
 
@@ -23,6 +23,7 @@ class Chorus:
     """
 
     def __init__(self, generations: Sequence[Generation]) -> None:
+        self._generations = generations
         self._bell = Bell()
         self._readers = [generation.read(bell=self._bell) for generation in generations]
         self._left: list[tuple[int, Reader]] = list(
@@ -58,6 +59,10 @@ class Chorus:
                     self._left.append((choice, reader))
                 return choice, event
         return None
+
+    def usage(self, choice: int) -> Usage:
+        """Tokens of a choice so far; maybe more than was read of it yet."""
+        return self._generations[choice].usage
 
     def queued(self) -> Queued | None:
         """Place and expected wait of the first that waits; None when none does."""

@@ -29,7 +29,7 @@ from chatstream_trio.generation.prepared import Prepared
 from chatstream_trio.generation.reader import Bell, Reader, Readers
 from chatstream_trio.generation.state import GenerationState
 from chatstream_trio.request import Request
-from chatstream_trio.text.answer import Answer, Transcript
+from chatstream_trio.text.answer import Answer
 from chatstream_trio.text.codec import Prompt
 
 logger = logging.getLogger(__name__)
@@ -118,8 +118,7 @@ class Generation:
             ContextTooLong: It leaves no room for an answer.
         """
         self._prepared = Prepared.of(self.request, prompt, stop_tokens, self._engine.info)
-        transcript = Transcript.of(prompt, self.request.stop)
-        self._output = Output(self.answer, transcript, len(prompt.tokens))
+        self._output = Output.of(self.answer, self.request, prompt)
         self.phases.reach(Phase.MEASURED)
         self._start_if_ready()
 

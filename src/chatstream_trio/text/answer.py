@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from chatstream_trio.errors import ChatStreamError
 from chatstream_trio.events import (
     Finished,
+    OfPrompt,
     Piece,
     Reasoning,
     Text,
@@ -32,16 +33,34 @@ class Transcript:
     _decoder: Decoder
     _finder: StopFinder
     _parser: AnswerParser
+    _least: int = 0
+    """Tokens in whose text no stop string is looked for."""
+    _tokens: int = field(default=0, init=False)
+    """How many there were."""
 
     @classmethod
-    def of(cls, prompt: Prompt, stops: Sequence[str]) -> Transcript:
-        """For an answer that ends before the first of these strings."""
-        return cls(prompt.decoder(), StopFinder(stops), prompt.parser())
+    def of(
+        cls, prompt: Prompt, stops: Sequence[str], *, includes: bool = False, least: int = 0
+    ) -> Transcript:
+        """For an answer that ends before the first of these strings.
+
+        Args:
+            prompt: Knows how its answers are read.
+            stops: The stop strings.
+            includes: Whether the one that comes is part of the answer.
+            least: Tokens that there are before any of them counts.
+        """
+        return cls(prompt.decoder(), StopFinder(stops, includes), prompt.parser(), least)
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string came. There is no text behind it."""
         return self._finder.stopped
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that came."""
+        return self._finder.found
 
     @property
     def reasons(self) -> bool:
@@ -51,7 +70,9 @@ class Transcript:
     def push(self, token: int) -> Sequence[Piece]:
         """What is certain with this token; maybe nothing."""
         text = self._decoder.push(token)
-        found = self._finder.push(text) if text else ""
+        self._tokens += 1
+        is_early = self._tokens <= self._least
+        found = self._finder.push(text) if text and not is_early else text
         return self._parser.push(found) if found else ()
 
     def bytes_of(self, token: int) -> bytes:
@@ -77,6 +98,10 @@ class Answer:
     """The last event, once the answer is complete."""
     error: ChatStreamError | None = field(default=None, init=False)
     """What ended it, if it failed."""
+    of_prompt: OfPrompt | None = field(default=None, init=False)
+    """How likely the tokens of the prompt were, where that was asked; from the first token on."""
+    pooled: tuple[float, ...] | None = field(default=None, init=False)
+    """The vector, where one was asked for instead of an answer; with the end."""
     ended: bool = field(default=False, init=False)
     """Whether there will be no more events."""
 

@@ -72,6 +72,8 @@ class Prompt:
     """Makes one for each answer."""
     parser: Callable[[], AnswerParser] = PlainParser
     """Makes one for each answer."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """What may not come in its answers, as tokens."""
 
 
 class Codec(Protocol):

@@ -1,4 +1,5 @@
-"""Stop strings that may span tokens and are never emitted, not even in part."""
+"""Stop strings that may span tokens and are never emitted, not even in part, unless they are asked
+for."""
 
 from __future__ import annotations
 
@@ -19,12 +20,20 @@ class StopFinder:
     """
 
     stops: Sequence[str]
-    stopped: bool = field(default=False, init=False)
+    includes: bool = False
+    """Whether the one that is found is passed on as well, so that nothing need be held back."""
+    found: str | None = field(default=None, init=False)
+    """The stop string that came. There is no text behind it."""
     _held: str = field(default="", init=False)
     _matches: list[_Match] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._matches = [_Match(stop) for stop in self.stops]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one came."""
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """Take more text; return what may be emitted. After a match: nothing, and ``stopped``."""
@@ -32,13 +41,18 @@ class StopFinder:
             return ""
         if not self._matches:
             return text
-        found = [(end, -len(m.stop)) for m in self._matches if (end := m.push(text)) is not None]
+        found = [
+            (end, -len(match.stop), match.stop)
+            for match in self._matches
+            if (end := match.push(text)) is not None
+        ]
         text, before = self._held + text, len(self._held)
         if found:
-            self.stopped = True
             self._held = ""
-            end, length = min(found)
-            return text[: before + end + length]
+            end, length, self.found = min(found)
+            return text[: before + end + (0 if self.includes else length)]
+        if self.includes:
+            return text
         keep = max(match.length for match in self._matches)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

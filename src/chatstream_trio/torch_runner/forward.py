@@ -25,6 +25,10 @@ Call = Callable[[Given], torch.Tensor]
 """What is given to a model, to the logits ``[n, vocabulary]`` of the tokens that are wanted."""
 
 
+CallDeep = Callable[[Given], tuple[torch.Tensor, torch.Tensor]]
+"""To the last hidden states of all tokens as well, ``[T, width]``, behind the last norm."""
+
+
 class Eager:
     """A model as transformers runs it, so that only wanted tokens go through its output layer."""
 
@@ -45,6 +49,17 @@ class Eager:
         with active(given.batch):
             return self.logits(given.ids, given.positions, given.wanted)
 
+    def deep(self, given: Given) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and hidden states in one pass: what the model without its head gives, on its way
+        to the head."""
+        seen: list[torch.Tensor] = []
+        hook = self.model.base_model.register_forward_hook(lambda _, __, out: seen.append(out[0]))
+        try:
+            logits = self(given)
+        finally:
+            hook.remove()
+        return logits, seen[0][0]
+
 
 @frozen
 class ForwardPass:
@@ -57,14 +72,33 @@ class ForwardPass:
     stream, and on nothing else, to the last bit; ``attention`` has to be invariant for that."""
     graphs: DecodeGraphs | None = None
     """For turns that only decode, where they are recorded."""
+    call_deep: CallDeep | None = None
+    """Where hidden states can be had."""
 
-    def turn(self, pool: KvPool, pieces: Sequence[Piece]) -> Outputs:
-        """Run what the streams bring; ``pool`` gets their keys and values."""
-        if self.graphs is not None and self.graphs.fit(pieces):
+    def turn(self, pool: KvPool, pieces: Sequence[Piece], *, deep: bool = False) -> Outputs:
+        """Run what the streams bring; ``pool`` gets their keys and values.
+
+        Args:
+            pool: The memory.
+            pieces: At least one.
+            deep: Whether hidden states are wanted, where they can be had.
+        """
+        if not deep and self.graphs is not None and self.graphs.fit(pieces):
             return self.graphs.replay(pieces)
-        packed = self.pack(pool, pieces)
+        packed, hidden = self.pack(pool, pieces), None
+        if deep and self.call_deep is not None:
+            with torch.inference_mode():
+                logits, hidden = self.call_deep(self._given(packed))
+        else:
+            logits = self.run(packed)
         return Outputs(
-            self.run(packed), packed.asked, packed.rows, packed.positions[0], packed.ids[0]
+            logits[: len(packed.wanted)],
+            packed.asked,
+            packed.rows,
+            packed.positions[0],
+            packed.ids[0],
+            hidden,
+            packed.spans,
         )
 
     def pack(self, pool: KvPool, pieces: Sequence[Piece]) -> Packed:
@@ -77,19 +111,45 @@ class ForwardPass:
         Raises:
             ValueError: It is more than fits into the fixed shape.
         """
+        given = self._given(packed)
+        with torch.inference_mode():
+            return self.call(given)[: len(packed.wanted)]
+
+    def _given(self, packed: Packed) -> Given:
         given = Given(packed, packed.ids, packed.positions, packed.wanted)
         if self.shape is not None:
             given = given.padded(self.shape)
             if given.size != self.shape:
                 raise ValueError(f"a turn of {given.size} is larger than {self.shape}")
-        with torch.inference_mode():
-            return self.call(given)[: len(packed.wanted)]
+        return given
 
     def run_pieces(self, pool: KvPool, pieces: Sequence[Piece]) -> torch.Tensor:
         """:meth:`pack`, then :meth:`run`; the logits come in the order of ``pieces``."""
         packed = self.pack(pool, pieces)
         rows = [row for row, _ in packed.asked]
         return self.run(packed)[[rows.index(piece.row) for piece in pieces if piece.wanted]]
+
+
+def find_deep(call: Call, device: torch.device) -> CallDeep | None:
+    """How hidden states come out of a model, tried with one token: they have to be what its head is
+    given. None where they are not, or cannot be had."""
+    if not isinstance(call, Eager) or call.model.base_model is call.model:
+        return None
+    head = call.model.get_output_embeddings()
+    if head is None:
+        return None
+    zero = torch.zeros((1, 1), dtype=torch.int64, device=device)
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        with torch.inference_mode():
+            _, hidden = call.deep(Given(Probe(), zero, zero, zero[0]))
+        alike = [torch.equal(given.view(hidden.shape), hidden) for given in seen]
+    except Exception:  # whatever a model does whose body or head is another than that
+        return None
+    finally:
+        hook.remove()
+    return call.deep if alike == [True] else None
 
 
 def probe(call: Call, device: torch.device) -> tuple[dict[int, LayerShape], int]:

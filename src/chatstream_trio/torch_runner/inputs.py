@@ -5,12 +5,15 @@ It does not know models, streams or turns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch.nn.functional import pad
 
 from chatstream_trio.torch_runner.attention.interface import AttendsLayer, LayerCall
 from chatstream_trio.torch_runner.shape import Shape
+from chatstream_trio.torch_runner.transfer import send
 
 
 @frozen
@@ -57,6 +60,17 @@ class Outputs:
     """``[T]``"""
     ids: torch.Tensor
     """``[T]``"""
+    hidden: torch.Tensor | None = None
+    """The last hidden states of the tokens that were fed, ``[T, width]``, where they were asked
+    for."""
+    spans: Mapping[int, slice] = field(factory=dict)
+    """Where each row's tokens are among these."""
+
+    def only(self, lines: Sequence[int]) -> Outputs:
+        """With no other lines of logits than these."""
+        asked = [self.asked[line] for line in lines]
+        index = send(lines, self.logits.device, torch.int64)
+        return evolve(self, logits=self.logits[index], asked=asked)
 
 
 @frozen

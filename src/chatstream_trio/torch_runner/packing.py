@@ -39,6 +39,8 @@ class Packed:
     """Indices of the packed tokens whose logits are wanted, ``[n]``."""
     asked: list[tuple[int, int]]
     """For each of these, the row, and the position of the token that is to be chosen."""
+    spans: dict[int, slice]
+    """Where each row's tokens are."""
     attention: AttendsLayer
     """Sees what is in the pool."""
 
@@ -64,6 +66,7 @@ class Layout:
     offsets: slice
     wanted: slice
     asked: list[tuple[int, int]]
+    spans: dict[int, slice]
     attention: Plan
     """Has spans of its own."""
 
@@ -78,6 +81,7 @@ class Layout:
             offsets=there[self.offsets],
             wanted=there[self.wanted],
             asked=self.asked,
+            spans=self.spans,
             attention=self.attention.arrive(there),
         )
 
@@ -97,8 +101,10 @@ def lay_out(pool: KvPool, pieces: Sequence[Piece], backend: Backend) -> Layout:
     blocks: list[int] = []
     offsets: list[int] = []
     wanted: list[int] = []
+    spans: dict[int, slice] = {}
     for piece in ordered:
         pool.reserve(piece.table, piece.start, piece.stop)
+        spans[piece.row] = slice(len(ids), len(ids) + len(piece.tokens))
         ids.extend(piece.tokens)
         span = range(piece.start, piece.stop)
         positions.extend(span)
@@ -119,6 +125,7 @@ def lay_out(pool: KvPool, pieces: Sequence[Piece], backend: Backend) -> Layout:
         blocks=numbers.put(blocks),
         offsets=numbers.put(offsets),
         wanted=numbers.put(wanted),
+        spans=spans,
         asked=[(p.row, at + 1) for p in ordered for at in range(p.stop - p.wanted, p.stop)],
         attention=backend.plan(pool, ordered, numbers),
     )

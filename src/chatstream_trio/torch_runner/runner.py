@@ -8,8 +8,10 @@ requests, text or threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from attrs import evolve
@@ -19,7 +21,6 @@ from chatstream_trio.engine.runner import (
     Decode,
     Finish,
     Likelihood,
-    Prefill,
     RunnerInfo,
     RunnerLost,
     Start,
@@ -28,14 +29,24 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 from chatstream_trio.errors import first_line
+from chatstream_trio.torch_runner.besides.likelihoods import Likelihoods, Read
+from chatstream_trio.torch_runner.besides.pooling import Pools
+from chatstream_trio.torch_runner.besides.prompt_likelihoods import PromptLikelihoods
 from chatstream_trio.torch_runner.forward import ForwardPass
+from chatstream_trio.torch_runner.inputs import Outputs
 from chatstream_trio.torch_runner.kv import KvPool
-from chatstream_trio.torch_runner.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.pieces import Piece
-from chatstream_trio.torch_runner.sampler import FAULT, Sampler
+from chatstream_trio.torch_runner.sampler import FAULT, NOTHING, Sampler
 from chatstream_trio.torch_runner.transfer import fetch
 
-_FAULT = "the model's output was not a number"
+_FAULTS = {
+    FAULT: "the model's output was not a number",
+    NOTHING: "no token is left that this stream may say",
+}
+
+
+OfPrompts: TypeAlias = dict[int, Callable[[], tuple[Likelihood, ...]]]
+"""By row: waits for how likely the tokens of its prompt were."""
 
 
 class TransformersRunner:
@@ -56,6 +67,8 @@ class TransformersRunner:
             vocab_size=info.vocab_size,
             device=pool.device,
         )
+        self._of_prompts = PromptLikelihoods(info.vocab_size)
+        self._pools = Pools(pool.device)
 
     @property
     def info(self) -> RunnerInfo:
@@ -97,19 +110,39 @@ class TransformersRunner:
 
     def _queue(self, turn: Turn, prompts: dict[int, tuple[int, ...]]) -> Finish:
         """Tell the device all that it has to do."""
+        for kept in (self._of_prompts, self._pools):
+            kept.end(turn.ended)
+            for start in turn.started:
+                kept.start(start)
         for start in turn.started:
             self._start(start, turn.table(start.row))
+        read = [chunk.row for chunk in turn.prefill]
+        asking, pooling = self._of_prompts.among(read), self._pools.among(read)
         pieces = [_decode_piece(step, turn.table(step.row)) for step in turn.decode]
-        pieces += [
-            _prompt_piece(chunk, prompts[chunk.row], turn.table(chunk.row))
-            for chunk in turn.prefill
-        ]
+        for chunk in turn.prefill:
+            tokens = prompts[chunk.row][chunk.start : chunk.stop]
+            wanted = int(chunk.stop == len(prompts[chunk.row]))
+            if chunk.row in asking:
+                wanted = len(tokens)
+            elif chunk.row in pooling:
+                wanted = 0
+            table = turn.table(chunk.row)
+            pieces.append(Piece(chunk.row, chunk.start, tokens, wanted, table))
         if not pieces:
             return TurnResult
-        outputs = self._forward.turn(self._pool, pieces)
+        outputs = self._forward.turn(self._pool, pieces, deep=bool(pooling))
         self._sampler.feed(outputs.rows, outputs.positions, outputs.ids)
-        if not outputs.asked:
-            return TurnResult
+        vectors = self._pool_prompts(turn, pooling, outputs) if pooling else list
+        of_prompts: OfPrompts = {}
+        if asking:
+            outputs, of_prompts = self._read_prompts(turn, asking, outputs)
+        steps = self._choose(turn, outputs, of_prompts) if outputs.asked else list
+        return lambda: TurnResult((*steps(), *vectors()))
+
+    def _choose(
+        self, turn: Turn, outputs: Outputs, of_prompts: OfPrompts
+    ) -> Callable[[], list[Step]]:
+        """Choose tokens, and say what was asked about them and about the prompts before them."""
         rows, positions = zip(*outputs.asked, strict=True)
         likely: Read = dict
         if asked := self._sampler.asked(rows):
@@ -119,7 +152,41 @@ class TransformersRunner:
             likely = likelihoods.of_chosen(chosen)
         tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _result(rows, tokens(), drafts, likely())
+        return lambda: _steps(rows, tokens(), drafts, likely(), of_prompts)
+
+    def _pool_prompts(
+        self, turn: Turn, pooling: frozenset[int], outputs: Outputs
+    ) -> Callable[[], list[Step]]:
+        """Take the hidden states of prompts; the vectors of those that end."""
+        assert outputs.hidden is not None, "who cannot pool refuses to"
+        ended: dict[int, Callable[[], list[float]]] = {}
+        for chunk in turn.prefill:
+            if chunk.row in pooling:
+                vector = self._pools.take(chunk, outputs.hidden[outputs.spans[chunk.row]])
+                if vector is not None:
+                    ended[chunk.row] = vector
+        return lambda: [_pooled(row, vector()) for row, vector in ended.items()]
+
+    def _read_prompts(
+        self, turn: Turn, asking: frozenset[int], outputs: Outputs
+    ) -> tuple[Outputs, OfPrompts]:
+        """Take what the logits behind prompts' tokens say of them.
+
+        Returns:
+            The outputs with which tokens are chosen; and for each prompt that ends, what was found.
+        """
+        of_prompts: OfPrompts = {}
+        chosen = [line for line, (row, _) in enumerate(outputs.asked) if row not in asking]
+        for chunk in turn.prefill:
+            if chunk.row not in asking:
+                continue
+            first = outputs.asked.index((chunk.row, chunk.start + 1))
+            stop = first + chunk.stop - chunk.start
+            self._of_prompts.take(chunk, outputs.logits[first:stop])
+            if chunk.stop == len(self._prompts[chunk.row]):
+                chosen.append(stop - 1)
+                of_prompts[chunk.row] = self._of_prompts.of(chunk.row)
+        return outputs.only(chosen), of_prompts
 
     def _start(self, start: Start, table: tuple[int, ...]) -> None:
         """Make a row ready for its stream; do nothing when a turn is run again."""
@@ -133,14 +200,10 @@ class TransformersRunner:
             else:
                 self._pool.copy(start.source, own, rest)
         self._prompts[start.row] = start.prompt
-        self._sampler.start(start.row, len(start.prompt) - start.said, start.sampling)
+        told = len(start.prompt) - start.said
+        self._sampler.start(start.row, told, start.sampling, start.stop_token_ids)
         self._sampler.remember(start.row, start.prompt[: start.kept])
         self._streams[start.row] = start.stream
-
-
-def _prompt_piece(chunk: Prefill, prompt: tuple[int, ...], table: tuple[int, ...]) -> Piece:
-    tokens = prompt[chunk.start : chunk.stop]
-    return Piece(chunk.row, chunk.start, tokens, int(chunk.stop == len(prompt)), table)
 
 
 def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
@@ -148,12 +211,13 @@ def _decode_piece(step: Decode, table: tuple[int, ...]) -> Piece:
     return Piece(step.row, step.position, tokens, len(tokens), table)
 
 
-def _result(
+def _steps(
     rows: Sequence[int],
     tokens: Sequence[int],
     drafts: Mapping[int, tuple[int, ...]],
     likely: Mapping[int, Likelihood],
-) -> TurnResult:
+    of_prompts: OfPrompts,
+) -> list[Step]:
     chosen: dict[int, list[int]] = {}
     for row, token in zip(rows, tokens, strict=True):
         chosen.setdefault(row, []).append(token)
@@ -166,7 +230,20 @@ def _result(
             evolve(step, logprobs=tuple(by_row.get(step.row, ())[: len(step.tokens)]))
             for step in steps
         ]
-    return TurnResult(tuple(steps))
+    if of_prompts:
+        steps = [
+            evolve(step, prompt_logprobs=of_prompts[step.row]())
+            if step.row in of_prompts and step.fault is None
+            else step
+            for step in steps
+        ]
+    return steps
+
+
+def _pooled(row: int, vector: list[float]) -> Step:
+    if not all(map(math.isfinite, vector)):
+        return Step(row, fault=_FAULTS[FAULT])
+    return Step(row, pooled=tuple(vector))
 
 
 def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
@@ -174,10 +251,10 @@ def _step(row: int, chosen: Sequence[int], draft: tuple[int, ...]) -> Step:
 
     Where the logits behind a right guess are no numbers, they will be so in the next turn as well.
     """
-    if chosen[0] == FAULT:
-        return Step(row, fault=_FAULT)
+    if chosen[0] in _FAULTS:
+        return Step(row, fault=_FAULTS[chosen[0]])
     count = 1
-    while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] != FAULT:
+    while count < len(chosen) and draft[count - 1] == chosen[count - 1] and chosen[count] >= 0:
         count += 1
     return Step(row, tuple(chosen[:count]))
 

@@ -11,16 +11,19 @@ waits for nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from attrs import define
 
 from chatstream_trio.engine.runner import GREEDY, Sampling
+from chatstream_trio.torch_runner.masks import Mask
 from chatstream_trio.torch_runner.transfer import send
 
 FAULT = -1
 """Stands for a token where a row's logits were not numbers."""
+NOTHING = -2
+"""Stands for a token where a row may say none of all that there are."""
 
 _MASK = (1 << 64) - 1
 _CANDIDATES = 1024
@@ -53,6 +56,7 @@ class _Row:
     prompt_length: int = 0
     bias_ids: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    mask: Mask | None = None
 
     @property
     def penalised(self) -> bool:
@@ -80,9 +84,13 @@ class Sampler:
         # MPS has no float64. A cumulative sum over 100,000 tokens wants it.
         self._wide = torch.float32 if device.type == "mps" else torch.float64
 
-    def start(self, row: int, prompt_length: int, sampling: Sampling) -> None:
-        """A new stream in ``row``; its prompt comes through :meth:`feed`, like everything else."""
+    def start(
+        self, row: int, prompt_length: int, sampling: Sampling, stops: Collection[int] = ()
+    ) -> None:
+        """A new stream in ``row``, which ``stops`` end; its prompt comes through :meth:`feed`, like
+        everything else."""
         state = _Row(sampling, prompt_length)
+        state.mask = Mask.of(sampling, prompt_length, stops, self._vocab_size, self._device)
         if sampling.logit_bias:
             ids, values = zip(*sorted(sampling.logit_bias.items()), strict=True)
             state.bias_ids = send(ids, self._device)
@@ -106,7 +114,7 @@ class Sampler:
     def choose(
         self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
     ) -> torch.Tensor:
-        """One token for each row, or :data:`FAULT`: ``[n]``, on the device.
+        """One token for each row, or :data:`FAULT`, or :data:`NOTHING`: ``[n]``, on the device.
 
         Args:
             logits: ``[n, vocabulary]``, any float type; float32 logits may be overwritten.
@@ -123,6 +131,11 @@ class Sampler:
         penalised = [line for line, state in enumerate(states) if state.penalised]
         if penalised:
             self._penalise(scores, states, rows, positions, penalised)
+        masked = False
+        for line, state in enumerate(states):
+            if state.mask is not None:
+                masked = True
+                state.mask.apply(scores[line], positions[line], self._history[rows[line]])
         tokens = scores.argmax(dim=-1)
         drawn = [line for line, state in enumerate(states) if state.sampling.temperature > 0]
         if drawn:
@@ -134,6 +147,8 @@ class Sampler:
                 [uniform(states[line].sampling.seed, positions[line]) for line in drawn],
             )
             tokens = drawn_tokens if lines is None else tokens.index_copy(0, lines, drawn_tokens)
+        if masked:
+            tokens = tokens.masked_fill(scores.amax(dim=-1) == -torch.inf, NOTHING)
         return torch.where(sound, tokens, FAULT)
 
     def _penalise(

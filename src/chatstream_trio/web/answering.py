@@ -36,6 +36,8 @@ TIMEOUT_HEADERS = {
     "first_token": "X-Timeout-First-Token",
     "total": "X-Timeout-Total",
 }
+_BYTES_OF_A_PLACE = 256
+"""How long it takes to tell of a token of a prompt: about as long as to read so many bytes."""
 LARGE_BODY = 2**14
 """Bytes from which on a body is not read on the event loop: half a millisecond there, at most."""
 
@@ -77,7 +79,12 @@ async def answer(dialect: Dialect) -> Response:
     head = Head(id, chat.model_id, int(time.time()))
     if call.stream:
         return _stream(call.chunks(head, Chorus(generations)))
-    return json_response(call.whole(head, await _complete(generations)))
+    wholes = await _complete(generations)
+    if not any(whole.of_prompt for whole in wholes):
+        return json_response(call.whole(head, wholes))
+    size = _BYTES_OF_A_PLACE * sum(whole.usage.prompt_tokens for whole in wholes)
+    said = await chat.aside(lambda: to_json(call.whole(head, wholes)), size=size)
+    return Response(said, content_type="application/json")
 
 
 def json_response(value: Any) -> Response:
@@ -154,4 +161,5 @@ async def _complete(generations: Sequence[Generation]) -> list[Whole]:
 def _whole(generation: Generation) -> Whole:
     finished = generation.answer.finished
     assert finished is not None, "a generation ends with Finished or an error"
-    return Whole(generation.answer.whole, finished.reason, finished.usage)
+    answer = generation.answer
+    return Whole(answer.whole, finished.reason, finished.usage, finished.stop, answer.of_prompt)

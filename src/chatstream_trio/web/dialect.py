@@ -18,6 +18,7 @@ from chatstream_trio.aside.pauses import Walk
 from chatstream_trio.conversation import ToolCall
 from chatstream_trio.events import (
     FinishReason,
+    OfPrompt,
     Piece,
     Reasoning,
     Text,
@@ -65,6 +66,10 @@ class Whole:
     """All of it in order; neighbours of one kind are joined."""
     reason: FinishReason
     usage: Usage
+    stop: str | int | None = None
+    """The stop string or the stop token that ended it, if it was one that was asked for."""
+    of_prompt: OfPrompt | None = None
+    """How likely the tokens of the prompt were, where that was asked."""
 
     @property
     def text(self) -> str:

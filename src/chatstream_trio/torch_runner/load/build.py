@@ -21,7 +21,7 @@ from chatstream_trio.torch_runner.attention.batches import STEP
 from chatstream_trio.torch_runner.attention.gathered import Gathered
 from chatstream_trio.torch_runner.attention.paged import Paged
 from chatstream_trio.torch_runner.attention.rows import Rows
-from chatstream_trio.torch_runner.forward import Eager, ForwardPass
+from chatstream_trio.torch_runner.forward import Eager, ForwardPass, find_deep
 from chatstream_trio.torch_runner.kv import KvPool, bytes_per_token
 from chatstream_trio.torch_runner.load import architecture, checkpoint, devices, loading, selftest
 from chatstream_trio.torch_runner.load.capacity import PAGE, Capacity, Wish, cut
@@ -91,6 +91,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         raise ModelNotSupported(f"{what}: {first_line(error)}") from error
     pool = _lay_out_memory(fitted)
     forward, recorded = _record(fitted, pool, options.rows)
+    forward = evolve(forward, call_deep=find_deep(rewritten.call, device))
     info = RunnerInfo(
         model=options.model_id,
         device=str(device),
@@ -99,7 +100,7 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         vocab_size=rewritten.vocab_size,
         eos_token_ids=loading.eos_token_ids(model, rewritten.vocab_size),
         sampling=loading.sampling_defaults(model),
-        abilities=frozenset({Ability.LOGPROBS}),
+        abilities=_abilities(forward),
         computes_aside=device.type != "cpu",
         notes=(*_notes(fitted, pool, options.rows), *recorded),
         block_size=pool.block_size,
@@ -230,6 +231,16 @@ def _record(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[ForwardPass, tupl
         return forward, (f"turns are not recorded: {first_line(error)}",)
     told = f"turns of up to {recorded.most} streams are recorded (CUDA graphs)"
     return evolve(forward, graphs=recorded), (told,)
+
+
+def _abilities(forward: ForwardPass) -> frozenset[Ability]:
+    """A pass of a fixed shape has logits for those that say a token, and not for whole prompts."""
+    able = {Ability.LOGPROBS, Ability.PROMPT_LOGPROBS}
+    if forward.shape is not None and forward.shape.wanted < forward.shape.tokens:
+        able.remove(Ability.PROMPT_LOGPROBS)
+    if forward.call_deep is not None:
+        able.add(Ability.POOL)
+    return frozenset(able)
 
 
 def _notes(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from chatstream_trio.web.openai.chunks import (
     ChatChunks,
     call_json,
     logprobs_json,
+    prompt_logprobs_json,
     reasoning_json,
     usage_json,
 )
@@ -33,6 +34,7 @@ class ChatCall:
     choices: int
     stream: bool
     include_usage: bool
+    continuous_usage: bool
     include_queue: bool
     logprobs: bool
 
@@ -43,7 +45,10 @@ class ChatCall:
 
     def whole(self, head: Head, answers: Sequence[Whole]) -> dict[str, Any]:
         """A ``chat.completion``."""
+        of_prompt = answers[0].of_prompt
+        told = {} if of_prompt is None else {"prompt_logprobs": prompt_logprobs_json(of_prompt)}
         return {
+            **told,
             "id": head.id,
             "object": "chat.completion",
             "created": head.created,
@@ -58,6 +63,7 @@ class ChatCall:
             "message": _message_json(answer),
             "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
             "finish_reason": FINISH_REASONS[answer.reason],
+            "stop_reason": answer.stop,
         }
 
     def chunks(self, head: Head, answers: Chorus) -> ChatChunks:
@@ -69,6 +75,7 @@ class ChatCall:
             head.created,
             choices=self.choices,
             include_usage=self.include_usage,
+            continuous_usage=self.continuous_usage,
             include_queue=self.include_queue,
             logprobs=self.logprobs,
         )
@@ -101,6 +108,7 @@ class ChatCompletions:
             choices=said.number(),
             stream=bool(said.stream),
             include_usage=bool(options and options.include_usage),
+            continuous_usage=bool(options and options.continuous_usage_stats),
             include_queue=bool(options and options.include_queue),
             logprobs=bool(said.logprobs),
         )

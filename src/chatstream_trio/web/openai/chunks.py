@@ -11,8 +11,10 @@ from chatstream_trio.conversation import ToolCall
 from chatstream_trio.events import (
     Finished,
     FinishReason,
+    OfPrompt,
     Piece,
     Queued,
+    RankedToken,
     Reasoning,
     Started,
     Text,
@@ -36,6 +38,9 @@ LEAST_LOGPROB = -9999.0
 """What OpenAI says of a token that could not come; JSON has no infinity."""
 
 
+_NO_END: Mapping[str, Any] = {"finish_reason": None}
+
+
 @define
 class ChatChunks(Chunks):
     """The chunks, and ``[DONE]`` behind the last; after an error there is none."""
@@ -47,6 +52,8 @@ class ChatChunks(Chunks):
     choices: int = 1
     """Answers to one prompt."""
     include_usage: bool = False
+    continuous_usage: bool = False
+    """Whether, with ``include_usage``, every chunk has the usage of its choice so far."""
     include_queue: bool = False
     logprobs: bool = False
     _head: dict[str, Any] = field(init=False)
@@ -77,8 +84,9 @@ class ChatChunks(Chunks):
             case ToolArguments(index, text, likely):
                 call = {"index": index, "function": {"arguments": text}}
                 return self._chunk(choice, {"tool_calls": [call]}, likely=likely)
-            case Finished(reason):
-                return self._chunk(choice, {}, FINISH_REASONS[reason])
+            case Finished(reason, _, stop):
+                end = {"finish_reason": FINISH_REASONS[reason], "stop_reason": stop}
+                return self._chunk(choice, {}, end)
 
     def _say_end(self) -> bytes:
         return self._usage(total(self.usages, self.choices)) + sse.DONE
@@ -96,7 +104,7 @@ class ChatChunks(Chunks):
         self,
         choice: int,
         delta: dict[str, Any],
-        finish_reason: str | None = None,
+        end: Mapping[str, Any] = _NO_END,
         likely: Sequence[TokenLikelihood] | None = None,
     ) -> bytes:
         told = likely if self.logprobs else None
@@ -104,11 +112,12 @@ class ChatChunks(Chunks):
             "index": choice,
             "delta": delta,
             "logprobs": None if told is None else logprobs_json(told),
-            "finish_reason": finish_reason,
+            **end,
         }
         chunk = {**self._head, "choices": [said]}
         if self.include_usage:
-            chunk["usage"] = None
+            so_far = self.answers.usage(choice) if self.continuous_usage else None
+            chunk["usage"] = None if so_far is None else usage_json(so_far)
         return sse.data(chunk)
 
     def _usage(self, usage: Usage) -> bytes:
@@ -138,6 +147,19 @@ def logprobs_json(likely: Sequence[TokenLikelihood]) -> dict[str, Any]:
         for it in likely
     ]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs_json(of_prompt: OfPrompt) -> list[dict[str, Any] | None]:
+    """vLLM's shape of them: nothing for the first token, and for each other its own id first."""
+    return [None, *({str(it.id): _ranked_json(it) for it in place} for place in of_prompt())]
+
+
+def _ranked_json(it: RankedToken) -> dict[str, Any]:
+    return {
+        "logprob": max(it.logprob, LEAST_LOGPROB),
+        "rank": it.rank,
+        "decoded_token": it.token.decode("utf-8", "replace"),
+    }
 
 
 def _token_json(token: bytes, logprob: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ by name, unless its value changes nothing (:mod:`.foreign`); of one that we do n
 reads the body is told.
 
 The field names are those of https://platform.openai.com/docs/api-reference/chat/create, and of
-vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids`` and ``ignore_eos``.
+vLLM for ``top_k``, ``min_p``, ``repetition_penalty``, ``stop_token_ids``, ``ignore_eos``,
+``min_tokens``, ``allowed_token_ids``, ``bad_words`` and ``include_stop_str_in_output``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from chatstream_trio.web.openai.foreign import (
     HABITS,
     LABELS,
     PARTS_OF_SPEECH,
-    is_off,
 )
 
 MOST_LOGPROBS = 20
@@ -65,8 +65,9 @@ class ChatMessage(Wire, frozen=True):
 class StreamOptions(Wire, frozen=True):
     """What a stream brings besides text."""
 
-    foreign = Foreign({"continuous_usage_stats": is_off})
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    """As vLLM has it: with ``include_usage``, the usage so far in every chunk."""
     include_queue: bool | None = None
     """Ours: queue positions as data events too."""
     include_obfuscation: bool | None = None
@@ -108,6 +109,11 @@ class ChatCompletionBody(Wire, frozen=True):
     n: int | None = None
     top_logprobs: int | None = None
     """How many of the likeliest tokens are named at each place; with ``logprobs`` only."""
+    prompt_logprobs: int | None = None
+    min_tokens: int | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    include_stop_str_in_output: bool | None = None
 
     def to_request(self, vocab_size: int, timeouts: Timeouts, walk: Walk = iter) -> ChatRequest:
         """What the service is asked.
@@ -126,17 +132,24 @@ class ChatCompletionBody(Wire, frozen=True):
         sampling = {
             field.name: getattr(self, field.name)
             for field in fields(SamplingOptions)
-            if field.name not in ("logit_bias", "logprobs")
+            if field.name not in ("logit_bias", "logprobs", "allowed_token_ids", "bad_words")
         }
         for name in ("seed", "top_k"):
             sampling[name] = _unless_minus_one(sampling[name])
+        allowed = self.allowed_token_ids
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ChatRequest(
             messages=[message.to_message(walk) for message in walk(self.messages)],
             max_tokens=self._max_tokens(),
             sampling=SamplingOptions(
-                **sampling, logit_bias=self._bias(vocab_size), logprobs=self._logprobs()
+                **sampling,
+                logit_bias=self._bias(vocab_size),
+                logprobs=self._logprobs(),
+                allowed_token_ids=None if allowed is None else tuple(allowed),
+                bad_words=tuple(self.bad_words or ()),
             ),
+            prompt_logprobs=self._prompt_logprobs(),
+            include_stop=bool(self.include_stop_str_in_output),
             stop=tuple(text for text in stop if text),
             stop_token_ids=self._stop_token_ids(),
             ignore_eos=bool(self.ignore_eos),
@@ -163,6 +176,18 @@ class ChatCompletionBody(Wire, frozen=True):
         if most and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
         return most if self.logprobs else None
+
+    def _prompt_logprobs(self) -> int | None:
+        most = self.prompt_logprobs
+        if most is not None and not 0 <= most <= MOST_LOGPROBS:
+            raise InvalidRequest(
+                f"prompt_logprobs must be between 0 and {MOST_LOGPROBS}", param="prompt_logprobs"
+            )
+        if most is not None and self.stream:
+            raise InvalidRequest(
+                "prompt_logprobs are told whole: not with stream: true", param="prompt_logprobs"
+            )
+        return most
 
     def _timeouts(self) -> Timeouts:
         asked = self.timeouts

@@ -1,0 +1,1 @@
+"""How a stream's tokens are chosen."""

@@ -1,0 +1,1 @@
+"""What a turn gives besides tokens, for those who ask."""
