@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chatstream_trio import errors
-from chatstream_trio.request import MAX_SECONDS, MAX_STOP_STRINGS
+from chatstream_trio.request import MAX_ALLOWED, MAX_BAD_WORDS, MAX_SECONDS, MAX_STOP_STRINGS
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
 from chatstream_trio.web.openai.replies import (
     ChatCompletion,
@@ -33,6 +33,7 @@ from chatstream_trio.web.openapi.endpoint import (
     Facts,
     Schema,
     Stream,
+    at_least,
     at_most,
     between,
     said,
@@ -170,6 +171,16 @@ FACTS: Facts = {
         "logprobs": said("How likely each token was, by the model's raw logits."),
         "n": between(1, MOST_CHOICES, "How many answers; each takes a seat."),
         "top_logprobs": between(0, MOST_LOGPROBS),
+        "prompt_logprobs": between(
+            0, MOST_LOGPROBS, "How likely the tokens of the prompt were; not with `stream`."
+        ),
+        "min_tokens": at_least(0, "The answer does not end before so many; at most `max_tokens`."),
+        "allowed_token_ids": {
+            "minItems": 1,
+            **at_most(MAX_ALLOWED, "The answer consists of these tokens."),
+        },
+        "bad_words": at_most(MAX_BAD_WORDS, "What may not be in the answer."),
+        "include_stop_str_in_output": said("Whether the stop string that ended it is part of it."),
     },
     ChatMessage: {"content": at_most(MOST_OBJECTS)},
     StreamOptions: {"include_usage": said("The last chunk has the usage, and no choices.")},

@@ -71,6 +71,8 @@ class ChatChoice(Reply, frozen=True):
     message: ChatAnswer
     logprobs: Logprobs | None
     finish_reason: FinishReason
+    stop_reason: str | int | None
+    """The stop string or the stop token that ended it, if it was one that was asked for."""
 
 
 class PromptTokensDetails(Reply, frozen=True):
@@ -97,6 +99,15 @@ class Usage(Reply, frozen=True):
     completion_tokens_details: CompletionTokensDetails
 
 
+class RankedToken(Reply, frozen=True):
+    """A token of the prompt, or one that was likely in its place."""
+
+    logprob: float
+    rank: int
+    """1 is the likeliest."""
+    decoded_token: str
+
+
 class ChatCompletion(Reply, frozen=True):
     """Whole answers to a conversation."""
 
@@ -107,6 +118,8 @@ class ChatCompletion(Reply, frozen=True):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: list[dict[str, RankedToken] | None] | UnsetType = UNSET
+    """With `prompt_logprobs`: by token id, at each place; nothing for the first."""
 
 
 class FunctionDelta(Reply, frozen=True):
@@ -148,6 +161,8 @@ class ChunkChoice(Reply, frozen=True):
     delta: Delta
     logprobs: Logprobs | None
     finish_reason: FinishReason | None
+    stop_reason: str | int | UnsetType | None = UNSET
+    """With the `finish_reason`: what ended it, if it was something that was asked for."""
 
 
 class ChatCompletionChunk(Reply, frozen=True):
@@ -160,7 +175,7 @@ class ChatCompletionChunk(Reply, frozen=True):
     choices: list[ChunkChoice]
     """None in the one with the usage."""
     usage: Usage | UnsetType | None = UNSET
-    """With `include_usage`: null in all but the last."""
+    """With `include_usage`: in the last, and in all others if it is asked for."""
 
 
 class Place(Reply, frozen=True):
