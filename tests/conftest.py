@@ -14,6 +14,7 @@ NEEDS_TORCH = (
     "engine/test_batch_invariance.py",
     "engine/test_compiled.py",
     "engine/test_crossing.py",
+    "engine/test_grammars.py",
     "engine/test_graphs.py",
     "engine/test_pooling.py",
     "engine/test_prompt_likelihoods.py",
@@ -33,6 +34,7 @@ NEEDS_TORCH = (
     "web/test_masks.py",
     "web/test_prompt_logprobs.py",
     "web/test_real_model.py",
+    "web/test_structured.py",
 )
 SLOW = ("overload", "process", "gone", "transport", "tls", "bodies", "http1", "http2", "stock")
 

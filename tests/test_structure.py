@@ -24,9 +24,11 @@ LINES = {
     "aside": "",
     "progress.py": "| rich",
     "demo": "",
-    "text": "conversation errors events aside | attrs tokenizers",
+    "grammars/grammar.py": "| attrs",
+    "grammars": "errors grammars/grammar | attrs llguidance",
+    "text": "conversation errors events aside grammars/grammar | attrs tokenizers",
     "admission": "errors | attrs trio",
-    "engine/choice": "errors | attrs",
+    "engine/choice": "errors grammars/grammar | attrs",
     "engine": "engine/choice errors | attrs",
     "engine/drivers.py": "engine | trio",
     "engine/engine.py": "engine engine/drivers errors | attrs trio",
@@ -38,25 +40,25 @@ LINES = {
     " | attrs torch transformers",
     "torch_runner/transfer.py": "| torch",
     "torch_runner/besides": "engine torch_runner/transfer | attrs torch",
-    "torch_runner": "engine errors torch_runner/attention torch_runner/besides torch_runner/kv"
-    " torch_runner/pieces torch_runner/shape torch_runner/spans torch_runner/transfer"
-    " | attrs torch transformers",
+    "torch_runner": "engine errors grammars torch_runner/attention torch_runner/besides"
+    " torch_runner/kv torch_runner/pieces torch_runner/shape torch_runner/spans"
+    " torch_runner/transfer | attrs llguidance torch transformers",
     "torch_runner/load/options.py": "engine torch_runner/shape | attrs",
     "torch_runner/load/source.py": "errors",
     "torch_runner/load/layers": "errors torch_runner torch_runner/attention torch_runner/pieces"
     " torch_runner/shape | attrs torch transformers",
-    "torch_runner/load": "engine errors torch_runner torch_runner/attention torch_runner/kv"
-    " torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
+    "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
+    " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
-    "request.py": "conversation engine errors | attrs",
+    "request.py": "conversation engine errors grammars/grammar | attrs",
     "settings.py": "engine errors request | attrs",
-    "generation": "admission engine errors events request text | attrs trio",
-    "models.py": "demo engine errors settings text torch_runner/load torch_runner/load/options"
-    " torch_runner/load/source torch_runner/shape | attrs transformers",
+    "generation": "admission engine errors events grammars/grammar request text | attrs trio",
+    "models.py": "demo engine errors grammars settings text torch_runner/load"
+    " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation house models progress request settings text"
+    "service.py": "engine errors generation grammars house models progress request settings text"
     " | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
@@ -64,8 +66,8 @@ LINES = {
     " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openapi": "errors web | attrs msgspec quart trio werkzeug",
-    "web/openai": "conversation errors events generation house aside request service text web"
-    " web/bodies web/openapi | attrs msgspec quart",
+    "web/openai": "conversation errors events generation grammars/grammar house aside request"
+    " service text web web/bodies web/openapi | attrs msgspec quart",
     "web/app.py": "service settings web web/gates web/openai web/openapi web/transport"
     " | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
@@ -230,7 +232,8 @@ def run(code: str) -> str:
 
 def test_importing_loads_nothing_heavy() -> None:
     """``import chatstream_trio`` and ``--help`` load neither torch nor transformers."""
-    heavy = "sorted({'torch', 'transformers', 'quart', 'trio'} & set(__import__('sys').modules))"
+    names = {"torch", "transformers", "llguidance", "quart", "trio"}
+    heavy = f"sorted({names} & set(__import__('sys').modules))"
     assert run(f"import chatstream_trio; print({heavy})") == "[]\n"
     help_ = "import chatstream_trio.cli as c; c.main(['serve', '--help'])"
     assert run(f"{help_}; print({heavy})").endswith("[]\n")

@@ -7,7 +7,8 @@ loading functions, which run in threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -21,6 +22,9 @@ from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_i
 from chatstream_trio.torch_runner.load.options import RunnerOptions
 from chatstream_trio.torch_runner.load.source import folder_of
 from chatstream_trio.torch_runner.shape import Shape
+
+if TYPE_CHECKING:
+    from chatstream_trio.grammars.compiler import Grammars, Vocabulary
 
 Progress: TypeAlias = Callable[[float], None]
 """Called with how much is loaded, from 0 to 1."""
@@ -59,6 +63,22 @@ class LoadScripted:
         )
 
 
+@cache
+def grammars_of(source: str) -> Grammars:
+    """Those of a model of transformers. Who checks requests and who runs turns share them, where
+    they are in one process: what one has compiled, the other need not."""
+
+    from chatstream_trio.grammars.compiler import Grammars
+
+    def load() -> Vocabulary:
+        from transformers import AutoTokenizer
+
+        tokenizer: Vocabulary = AutoTokenizer.from_pretrained(source).backend_tokenizer
+        return tokenizer
+
+    return Grammars(load)
+
+
 @frozen
 class LoadTransformers:
     """Loads a model of transformers. A value: it can go to a child, and holds no secret."""
@@ -71,7 +91,7 @@ class LoadTransformers:
         """See :func:`.load.build.load_runner`."""
         from chatstream_trio.torch_runner.load.build import load_runner
 
-        return load_runner(self.source, self.options, progress)
+        return load_runner(self.source, self.options, progress, grammars_of(self.source))
 
 
 @frozen
@@ -84,6 +104,8 @@ class Model:
     """Loads the codec. It blocks; run it in a thread."""
     load_runner: Callable[[Progress], Runner]
     """Loads the runner. It blocks; run it in the thread that will run the turns."""
+    grammars: Grammars | None = None
+    """What grammars mean to it; None if its answers cannot be held to one."""
 
 
 def find_model(settings: Settings) -> Model:
@@ -153,7 +175,8 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             )
         return ChatCodec(tokenizer, settings.trust_special_tokens)
 
-    return Model(model_id, load_codec, LoadTransformers(source, _options(model_id, settings)))
+    load = LoadTransformers(source, _options(model_id, settings))
+    return Model(model_id, load_codec, load, grammars_of(source))
 
 
 def _options(model_id: str, settings: Settings) -> RunnerOptions:

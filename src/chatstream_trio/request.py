@@ -11,6 +11,7 @@ from attrs import Attribute, Factory, evolve, field, fields, frozen
 from chatstream_trio.conversation import ROLES, Conversation, Message, Tool, ToolChoice
 from chatstream_trio.engine.runner import Pooling, Sampling
 from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.grammars.grammar import Grammar
 
 MAX_STOP_STRINGS = 16
 MAX_ALLOWED = 4096
@@ -170,6 +171,8 @@ class Request:
     tokens alone. None: not asked for."""
     pool: Pooling | None = None
     """A vector is asked for, made of the prompt in this way, and no answer."""
+    grammar: Grammar | None = None
+    """What the answer has to be. The codec's own, for a call that is forced, goes before it."""
 
     @property
     def said(self) -> Conversation | str | tuple[int, ...]:
@@ -180,6 +183,10 @@ class Request:
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         raise NotImplementedError
+
+    @property
+    def _grammar_size(self) -> int:
+        return len(self.grammar.source) if self.grammar else 0
 
     def choice(self, index: int) -> Self:
         """The request for one of several answers to the same: with ``seed + index``. The first is
@@ -237,7 +244,7 @@ class ChatRequest(Request):
     def size(self) -> int:
         """How much there is to read, about, in characters."""
         parts = (len(part.text) for message in self.messages for part in message.content)
-        return sum(parts) + 16 * len(self.messages)
+        return sum(parts) + 16 * len(self.messages) + self._grammar_size
 
 
 def _check_prompt(_: object, __: object, prompt: str | tuple[int, ...]) -> None:
@@ -264,7 +271,7 @@ class CompletionRequest(Request):
     @property
     def size(self) -> int:
         """How much there is to read, about, in characters."""
-        return len(self.prompt)
+        return len(self.prompt) + self._grammar_size
 
 
 def resolve(

@@ -9,12 +9,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from attrs import evolve
 
-from chatstream_trio.engine.runner import RunnerInfo
+from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.errors import (
     Draining,
     InvalidRequest,
@@ -29,6 +29,9 @@ from chatstream_trio.request import Request
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.bad_words import encode_bad_words
 from chatstream_trio.text.codec import Codec, Prompt
+
+if TYPE_CHECKING:
+    from chatstream_trio.grammars.compiler import Grammars
 
 T = TypeVar("T")
 
@@ -178,7 +181,7 @@ class ChatStream(House):
             for each in generations:
                 if timeouts := each.request.timeouts.under(self.settings.timeouts):
                     self._nursery.start_soon(each.phases.keep, timeouts, each.fail)
-            read = partial(_read, codec, requests, self._engine.info)
+            read = partial(_read, codec, requests, self._engine.info, self._model.grammars)
             prompts = await self._side.run(read, size=sum(request.size for request in requests))
             for index, each in enumerate(generations):
                 each.prepare(prompts[index // choices], codec.stop_tokens(each.request.stop))
@@ -226,7 +229,9 @@ class ChatStream(House):
         self._requests.fail(lambda: Draining("the server is shutting down"))
 
 
-def _read(codec: Codec, requests: Sequence[Request], info: RunnerInfo) -> list[Prompt]:
+def _read(
+    codec: Codec, requests: Sequence[Request], info: RunnerInfo, grammars: Grammars | None
+) -> list[Prompt]:
     prompts = []
     for request in requests:
         prompt = codec.read(request.said, info.max_model_len)
@@ -234,5 +239,8 @@ def _read(codec: Codec, requests: Sequence[Request], info: RunnerInfo) -> list[P
             raise InvalidRequest("the prompt has a token that the model lacks", param=request.param)
         if words := request.sampling.bad_words:
             prompt = evolve(prompt, bad_words=encode_bad_words(words, codec))
+        grammar = prompt.grammar or request.grammar
+        if grammar and grammars and Ability.GRAMMAR in info.abilities:
+            grammars.check(grammar, info.vocab_size, info.eos_token_ids)
         prompts.append(prompt)
     return prompts

@@ -11,7 +11,8 @@ import recorded
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Paged, run_turns
-from making import make_runner
+from held import grammars, speaker
+from making import make_runner as build_runner
 from test_transformers_runner import memory_for
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
@@ -87,7 +88,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def runner_for(name: str, rows: int = 4, **given: Any) -> TransformersRunner:
-    return make_runner(tiny(name), model_id=name, rows=rows, threads=1, block_size=16, **given)
+    return build_runner(tiny(name), model_id=name, rows=rows, threads=1, block_size=16, **given)
 
 
 @pytest.mark.parametrize("name", ["llama-gqa-tied", "mistral"])
@@ -97,7 +98,15 @@ class TestContract(RunnerContract):
     @pytest.fixture
     def make_runner(self, name: str) -> MakeRunner:
         def make(*, rows: int, max_model_len: int) -> Runner:
-            runner = runner_for(name, rows, max_model_len=max_model_len)
+            runner = build_runner(
+                speaker(name),
+                grammars=grammars(),
+                model_id=name,
+                rows=rows,
+                threads=1,
+                block_size=16,
+                max_model_len=max_model_len,
+            )
             assert runner._forward.graphs is not None
             return Paged(runner)
 

@@ -25,7 +25,6 @@ from chatstream_trio.engine.messages import (
 from chatstream_trio.engine.runner import (
     Ability,
     Decode,
-    Grammar,
     Likelihood,
     Pooling,
     Prefill,
@@ -39,6 +38,7 @@ from chatstream_trio.engine.runner import (
 )
 from chatstream_trio.engine.streams import Ending, StreamOutcome, StreamSpec
 from chatstream_trio.errors import ModelNotFound, SettingsError
+from chatstream_trio.grammars.grammar import Grammar, GrammarKind
 from chatstream_trio.models import find_model
 from chatstream_trio.settings import Settings
 
@@ -49,7 +49,7 @@ SAMPLING = Sampling(
     min_tokens=2,
     allowed_token_ids=(1, 2),
     bad_words=((3,), (4, 5)),
-    grammar=Grammar("regex", "a+"),
+    grammar=Grammar(GrammarKind.REGEX, "a+", "response_format"),
 )
 SPEC = StreamSpec(3, (1, 2), 9, SAMPLING, frozenset({4, 5}), said=(8, 9), adapter="polite")
 INFO = RunnerInfo("m", "cpu", 4, 64, 100, frozenset({2}), abilities=frozenset(Ability))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from contract import MakeRunner, RunnerContract
 from drive import Drive, Paged, Stream, run_streams, run_turns
+from held import grammars, speaker
 from making import make_runner
 from tiny_models import ARCHITECTURES, VOCABULARY, generate, tiny
 
@@ -36,7 +37,8 @@ class TestContract(RunnerContract):
     def make_runner(self) -> MakeRunner:
         def make(*, rows: int, max_model_len: int) -> Runner:
             return make_runner(
-                tiny("llama-gqa-tied"),
+                speaker("llama-gqa-tied"),
+                grammars=grammars(),
                 model_id="tiny",
                 rows=rows,
                 max_model_len=max_model_len,
@@ -54,7 +56,8 @@ class TestContractWithPages(RunnerContract):
     def make_runner(self, name: str) -> MakeRunner:
         def make(*, rows: int, max_model_len: int) -> Runner:
             runner = make_runner(
-                tiny(name),
+                speaker(name),
+                grammars=grammars(),
                 model_id="tiny",
                 rows=rows,
                 max_model_len=max_model_len,

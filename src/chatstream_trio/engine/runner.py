@@ -22,7 +22,6 @@ from typing import Protocol, TypeAlias
 from attrs import field, frozen, validators
 
 from chatstream_trio.engine.choice.sampling import GREEDY as GREEDY
-from chatstream_trio.engine.choice.sampling import Grammar as Grammar
 from chatstream_trio.engine.choice.sampling import Sampling as Sampling
 
 

@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Iterable
 from itertools import chain
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.engine.streams import StreamSpec
 from chatstream_trio.errors import ContextTooLong, InvalidRequest, UnsupportedField
+from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.request import Request, SamplingOptions, resolve
 from chatstream_trio.text.codec import Prompt
 
@@ -38,12 +39,16 @@ class Prepared:
 
         Raises:
             UnsupportedField: The model's runner cannot do what is asked.
-            InvalidRequest: A token is named that the model lacks, or none is left to begin with.
+            InvalidRequest: A token is named that the model lacks, or none is left to begin with; or
+                nothing would end an answer that is held to a grammar.
             ContextTooLong: The prompt leaves no room for an answer.
         """
-        _check_abilities(request, info)
+        grammar = prompt.grammar or request.grammar
+        _check_abilities(request, grammar, info)
         _check_ids(request.sampling.allowed_token_ids or (), "allowed_token_ids", info)
         _check_ids(chain.from_iterable(prompt.bad_words), "bad_words", info)
+        if grammar is not None:
+            _check_end(request, grammar)
         eos = frozenset() if request.ignore_eos else info.eos_token_ids
         stops = eos | request.stop_token_ids | stop_tokens
         _check_rest(request.sampling, prompt, stops)
@@ -58,11 +63,14 @@ class Prepared:
             0,
             prompt.tokens,
             _most(request, room),
-            resolve(
-                request.sampling,
-                info.sampling,
-                seed=secrets.randbits(63),
-                bad_words=prompt.bad_words,
+            evolve(
+                resolve(
+                    request.sampling,
+                    info.sampling,
+                    seed=secrets.randbits(63),
+                    bad_words=prompt.bad_words,
+                ),
+                grammar=grammar,
             ),
             stops,
             pool=request.pool,
@@ -92,8 +100,22 @@ def _most(request: Request, room: int) -> int:
     return room if request.max_tokens is None else min(room, request.max_tokens)
 
 
-def _check_abilities(request: Request, info: RunnerInfo) -> None:
+def _check_end(request: Request, grammar: Grammar) -> None:
+    """Refuse what would keep an answer from its end when its grammar has come to one."""
+    for param, asked in (
+        ("ignore_eos", request.ignore_eos),
+        ("min_tokens", request.sampling.min_tokens),
+    ):
+        if asked:
+            raise InvalidRequest(
+                f"with {param}, nothing may end an answer that is held to {grammar.param}",
+                param=param,
+            )
+
+
+def _check_abilities(request: Request, grammar: Grammar | None, info: RunnerInfo) -> None:
     for ability, param, asked in (
+        (Ability.GRAMMAR, grammar.param if grammar else "grammar", grammar),
         (Ability.LOGPROBS, "logprobs", request.sampling.logprobs),
         (Ability.PROMPT_LOGPROBS, "prompt_logprobs", request.prompt_logprobs),
         (Ability.POOL, request.param, request.pool),

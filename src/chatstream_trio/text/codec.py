@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import UnsupportedField
 from chatstream_trio.events import Piece, Text
+from chatstream_trio.grammars.grammar import Grammar
 
 
 class Decoder(Protocol):
@@ -74,6 +75,8 @@ class Prompt:
     """Makes one for each answer."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """What may not come in its answers, as tokens."""
+    grammar: Grammar | None = None
+    """What answers have to be, where what was said demands it."""
 
 
 class Codec(Protocol):

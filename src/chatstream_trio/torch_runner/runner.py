@@ -29,10 +29,12 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 from chatstream_trio.errors import first_line
+from chatstream_trio.grammars.compiler import Grammars
 from chatstream_trio.torch_runner.besides.likelihoods import Likelihoods, Read
 from chatstream_trio.torch_runner.besides.pooling import Pools
 from chatstream_trio.torch_runner.besides.prompt_likelihoods import PromptLikelihoods
 from chatstream_trio.torch_runner.forward import ForwardPass
+from chatstream_trio.torch_runner.grammars import RowGrammars
 from chatstream_trio.torch_runner.inputs import Outputs
 from chatstream_trio.torch_runner.kv import KvPool
 from chatstream_trio.torch_runner.pieces import Piece
@@ -55,7 +57,14 @@ class TransformersRunner:
     What a turn writes, it writes by position, so that a turn that raised can be run again.
     """
 
-    def __init__(self, forward: ForwardPass, *, info: RunnerInfo, pool: KvPool) -> None:
+    def __init__(
+        self,
+        forward: ForwardPass,
+        *,
+        info: RunnerInfo,
+        pool: KvPool,
+        grammars: Grammars | None = None,
+    ) -> None:
         self._info = info
         self._forward = forward
         self._pool = pool
@@ -69,6 +78,7 @@ class TransformersRunner:
         )
         self._of_prompts = PromptLikelihoods(info.vocab_size)
         self._pools = Pools(pool.device)
+        self._grammars = RowGrammars(grammars, info, pool.device)
 
     @property
     def info(self) -> RunnerInfo:
@@ -136,23 +146,35 @@ class TransformersRunner:
         of_prompts: OfPrompts = {}
         if asking:
             outputs, of_prompts = self._read_prompts(turn, asking, outputs)
-        steps = self._choose(turn, outputs, of_prompts) if outputs.asked else list
+            pieces = [self._choosing(piece) if piece.row in asking else piece for piece in pieces]
+        steps = self._choose(turn, pieces, outputs, of_prompts) if outputs.asked else list
         return lambda: TurnResult((*steps(), *vectors()))
 
+    def _choosing(self, piece: Piece) -> Piece:
+        """A piece of a prompt without the logits that only tell of the prompt."""
+        return evolve(piece, wanted=int(piece.stop == len(self._prompts[piece.row])))
+
     def _choose(
-        self, turn: Turn, outputs: Outputs, of_prompts: OfPrompts
+        self, turn: Turn, pieces: Sequence[Piece], outputs: Outputs, of_prompts: OfPrompts
     ) -> Callable[[], list[Step]]:
         """Choose tokens, and say what was asked about them and about the prompts before them."""
         rows, positions = zip(*outputs.asked, strict=True)
         likely: Read = dict
         if asked := self._sampler.asked(rows):
             likelihoods = Likelihoods.of(outputs.logits, asked, self._info.vocab_size)
-        chosen = self._sampler.choose(outputs.logits, rows, positions)
+        masks = self._grammars.masks(pieces, outputs.asked)
+        chosen = self._sampler.choose(outputs.logits, rows, positions, masks)
         if asked:
             likely = likelihoods.of_chosen(chosen)
         tokens = fetch(chosen)
         drafts = {step.row: step.draft for step in turn.decode}
-        return lambda: _steps(rows, tokens(), drafts, likely(), of_prompts)
+        faults = masks.faults if masks else {}
+
+        def tell() -> list[Step]:
+            steps = _steps(rows, tokens(), drafts, likely(), of_prompts)
+            return [Step(it.row, fault=faults[it.row]) if it.row in faults else it for it in steps]
+
+        return tell
 
     def _pool_prompts(
         self, turn: Turn, pooling: frozenset[int], outputs: Outputs
@@ -202,6 +224,7 @@ class TransformersRunner:
         self._prompts[start.row] = start.prompt
         told = len(start.prompt) - start.said
         self._sampler.start(start.row, told, start.sampling, start.stop_token_ids)
+        self._grammars.start(start)
         self._sampler.remember(start.row, start.prompt[: start.kept])
         self._streams[start.row] = start.stream
 

@@ -17,6 +17,7 @@ import torch
 from attrs import define
 
 from chatstream_trio.engine.runner import GREEDY, Sampling
+from chatstream_trio.torch_runner.grammars import Masks
 from chatstream_trio.torch_runner.masks import Mask
 from chatstream_trio.torch_runner.transfer import send
 
@@ -112,7 +113,11 @@ class Sampler:
         return {line: most for line, most in wanted if most is not None}
 
     def choose(
-        self, logits: torch.Tensor, rows: Sequence[int], positions: Sequence[int]
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[int],
+        positions: Sequence[int],
+        masks: Masks | None = None,
     ) -> torch.Tensor:
         """One token for each row, or :data:`FAULT`, or :data:`NOTHING`: ``[n]``, on the device.
 
@@ -120,18 +125,21 @@ class Sampler:
             logits: ``[n, vocabulary]``, any float type; float32 logits may be overwritten.
             rows: The row of each line of ``logits``.
             positions: The position at which the token will stand.
+            masks: What grammars leave to choose from, if there are any.
         """
         scores = logits[:, : self._vocab_size].float()
         states = [self._rows[row] for row in rows]
         # The largest score tells: it is nan if any is, inf if any is, -inf if all are.
         sound = scores.amax(dim=-1).isfinite()
+        if masks is not None:
+            masks.apply(scores)
         for line, state in enumerate(states):
             if state.bias_ids is not None and state.bias is not None:
                 scores[line].index_add_(0, state.bias_ids, state.bias)
         penalised = [line for line, state in enumerate(states) if state.penalised]
         if penalised:
             self._penalise(scores, states, rows, positions, penalised)
-        masked = False
+        masked = masks is not None
         for line, state in enumerate(states):
             if state.mask is not None:
                 masked = True

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import Attribute, Factory, field, frozen, validators
 
 from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.grammars.grammar import Grammar
 
 
 def _between(low: float, high: float) -> Callable[[Any, Attribute[Any], float], None]:
@@ -28,15 +29,6 @@ def _between(low: float, high: float) -> Callable[[Any, Attribute[Any], float], 
 def _check_bias(_: object, __: object, value: Mapping[int, float]) -> None:
     if not all(-100 <= bias <= 100 for bias in value.values()):
         raise InvalidRequest("logit_bias values must be between -100 and 100", param="logit_bias")
-
-
-@frozen
-class Grammar:
-    """A language that an answer has to belong to. What its source means, its kind says."""
-
-    kind: str
-    """``json_schema``, ``regex`` or ``ebnf``, for example."""
-    source: str
 
 
 @frozen

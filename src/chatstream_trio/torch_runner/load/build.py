@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.errors import ModelNotLoaded, ModelNotSupported, SettingsError, first_line
+from chatstream_trio.grammars.compiler import Grammars
 from chatstream_trio.torch_runner import graphs
 from chatstream_trio.torch_runner.attention.backend import Backend
 from chatstream_trio.torch_runner.attention.batches import STEP
@@ -37,7 +38,10 @@ _SMALLEST = Shape(tokens=16, wanted=2)
 
 
 def load_runner(
-    source: str, options: RunnerOptions, progress: Callable[[float], None] | None = None
+    source: str,
+    options: RunnerOptions,
+    progress: Callable[[float], None] | None = None,
+    grammars: Grammars | None = None,
 ) -> TransformersRunner:
     """Load a model and make it ready to serve. Call it in the thread that will run the turns.
 
@@ -45,6 +49,7 @@ def load_runner(
         source: The path of a folder, or a name on the Hugging Face hub.
         options: How.
         progress: Hears fractions from 0 to 1, in this thread.
+        grammars: What they mean to the model; without it, no answer can be held to one.
 
     Raises:
         ModelNotFound: There is no such path or name.
@@ -58,17 +63,20 @@ def load_runner(
     part = progress and (lambda part: hear(min(0.85, 0.05 + 0.8 * part)))
     model = _read(source, options, part)
     hear(0.85)
-    runner = make_runner(model, options)
+    runner = make_runner(model, options, grammars)
     hear(1.0)
     return runner
 
 
-def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersRunner:
+def make_runner(
+    model: PreTrainedModel, options: RunnerOptions, grammars: Grammars | None = None
+) -> TransformersRunner:
     """A runner for a model that is in memory already, which from now on belongs to the runner.
 
     Args:
         model: On its device and in its number type, whatever ``options`` say of these.
         options: As for :func:`load_runner`.
+        grammars: Likewise.
 
     Raises:
         ModelNotSupported: As for :func:`load_runner`.
@@ -100,13 +108,13 @@ def make_runner(model: PreTrainedModel, options: RunnerOptions) -> TransformersR
         vocab_size=rewritten.vocab_size,
         eos_token_ids=loading.eos_token_ids(model, rewritten.vocab_size),
         sampling=loading.sampling_defaults(model),
-        abilities=_abilities(forward),
+        abilities=_abilities(forward, grammars),
         computes_aside=device.type != "cpu",
         notes=(*_notes(fitted, pool, options.rows), *recorded),
         block_size=pool.block_size,
         blocks=pool.blocks,
     )
-    return TransformersRunner(forward, info=info, pool=pool)
+    return TransformersRunner(forward, info=info, pool=pool, grammars=grammars)
 
 
 def _read(
@@ -233,13 +241,15 @@ def _record(fitted: _Fitted, pool: KvPool, rows: int) -> tuple[ForwardPass, tupl
     return evolve(forward, graphs=recorded), (told,)
 
 
-def _abilities(forward: ForwardPass) -> frozenset[Ability]:
+def _abilities(forward: ForwardPass, grammars: Grammars | None) -> frozenset[Ability]:
     """A pass of a fixed shape has logits for those that say a token, and not for whole prompts."""
     able = {Ability.LOGPROBS, Ability.PROMPT_LOGPROBS}
     if forward.shape is not None and forward.shape.wanted < forward.shape.tokens:
         able.remove(Ability.PROMPT_LOGPROBS)
     if forward.call_deep is not None:
         able.add(Ability.POOL)
+    if grammars is not None:
+        able.add(Ability.GRAMMAR)
     return frozenset(able)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from chatstream_trio import errors
 from chatstream_trio.request import MAX_ALLOWED, MAX_BAD_WORDS, MAX_SECONDS, MAX_STOP_STRINGS
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
+from chatstream_trio.web.openai.formats import MOST_CHOICES as MOST_TEXTS
+from chatstream_trio.web.openai.formats import JsonSchema, ResponseFormat, StructuredOutputs
 from chatstream_trio.web.openai.replies import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -134,6 +136,7 @@ _REST = (
 
 _SECONDS: Schema = {"exclusiveMinimum": 0, "maximum": MAX_SECONDS}
 _TOKENS: Schema = {"anyOf": [{"const": -1}, {"minimum": 1}]}
+_TEXTS: Schema = {"minItems": 1, "maxItems": MOST_TEXTS}
 _A_MESSAGE: Schema = {"minItems": 1, "maxItems": MOST_OBJECTS}
 
 FACTS: Facts = {
@@ -181,7 +184,23 @@ FACTS: Facts = {
         },
         "bad_words": at_most(MAX_BAD_WORDS, "What may not be in the answer."),
         "include_stop_str_in_output": said("Whether the stop string that ended it is part of it."),
+        "response_format": said("The form that the answer is held to. Not on the scripted model."),
+        "structured_outputs": said("The same, in vLLM's words: one of these."),
+        "guided_json": said("A JSON Schema, or its text; vLLM's former name."),
+        "guided_regex": said("A regular expression; vLLM's former name."),
+        "guided_choice": {**_TEXTS, "description": "One of these; vLLM's former name."},
+        "guided_grammar": said("A grammar, Lark's or llama.cpp's; vLLM's former name."),
+        "json_schema": said("A JSON Schema; llama-server's name."),
+        "grammar": said("A grammar; llama-server's name."),
+        "regex": said("A regular expression; SGLang's name."),
+        "ebnf": said("A grammar; SGLang's name."),
     },
+    ResponseFormat: {"json_schema": said("With the type `json_schema`.")},
+    JsonSchema: {
+        "name": {"pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+        "schema": said("A JSON Schema, of draft 2020-12."),
+    },
+    StructuredOutputs: {"choice": {**_TEXTS, "description": "One of these."}},
     ChatMessage: {"content": at_most(MOST_OBJECTS)},
     StreamOptions: {"include_usage": said("The last chunk has the usage, and no choices.")},
     TimeoutsBody: {

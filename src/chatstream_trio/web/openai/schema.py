@@ -28,6 +28,7 @@ from chatstream_trio.web.openai.foreign import (
     LABELS,
     PARTS_OF_SPEECH,
 )
+from chatstream_trio.web.openai.formats import Formatted
 
 MOST_LOGPROBS = 20
 """Of the likeliest tokens at each place, as many as OpenAI names."""
@@ -82,7 +83,7 @@ class TimeoutsBody(Wire, frozen=True):
     total: float | None = None
 
 
-class ChatCompletionBody(Wire, frozen=True):
+class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
     """The body of ``POST /v1/chat/completions``."""
 
     foreign = Foreign(CHANGES_NOTHING, HABITS)
@@ -154,6 +155,7 @@ class ChatCompletionBody(Wire, frozen=True):
             stop_token_ids=self._stop_token_ids(),
             ignore_eos=bool(self.ignore_eos),
             timeouts=self._timeouts().under(timeouts),
+            grammar=self.held_to(),
         )
 
     def number(self) -> int:
