@@ -69,13 +69,16 @@ def check(
     schema = described["content"][kind].get("schema")
     if schema is None:
         return ""
+    if kind == "application/x-ndjson":
+        lines = [json.loads(line) for line in body.split(b"\n")[:-1] if line]
+        return "; ".join(filter(None, (document.complain(schema, value) for value in lines)))
     if kind != "text/event-stream":
         return document.complain(schema, json.loads(body))
     wanted, last = data_of(schema)
     for event in body.decode().split("\n\n")[:-1]:  # the last may not be whole
         lines = [line[6:] for line in event.split("\n") if line.startswith("data: ")]
         said = [] if lines == [last] else [json.loads(line) for line in lines]
-        if wrong := "; ".join(document.complain(wanted, value) for value in said):
+        if wrong := "; ".join(filter(None, (document.complain(wanted, it) for it in said))):
             return wrong
     return ""
 
@@ -114,7 +117,8 @@ class Conforming:
         if not started or scope["path"].startswith("/docs/"):
             return
         headers = {k.decode().lower(): v.decode("latin1") for k, v in started["headers"]}
-        events = headers.get("content-type", "").startswith("text/event-stream")
+        kinds = ("text/event-stream", "application/x-ndjson")
+        events = headers.get("content-type", "").startswith(kinds)
         if not (events or "ended" in started) or "content-encoding" in headers:
             return
         method, path = scope["method"], scope["path"]

@@ -243,11 +243,11 @@ async def test_a_bug_behind_the_headers_ends_the_stream_well(monkeypatch, caplog
 
     say = ChatChunks._say
 
-    def fail_late(self: ChatChunks, event: object) -> bytes:
+    def fail_late(self: ChatChunks, event: object, choice: int) -> bytes:
         if "Text" in type(event).__name__ and not fail_late.done:
             fail_late.done = True
             raise ZeroDivisionError("a bug")
-        return say(self, event)
+        return say(self, event, choice)
 
     fail_late.done = False
     monkeypatch.setattr(ChatChunks, "_say", fail_late)

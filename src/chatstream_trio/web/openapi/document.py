@@ -167,13 +167,15 @@ class _Operation:
                 content[one.content_type]["example"] = one.reply_example
         if one.stream is not None:
             told = {"schema": self._event(one.stream), "example": one.stream.example}
-            content["text/event-stream"] = told
+            content[one.stream.content_type] = told
         return content
 
     def _event(self, stream: Stream) -> dict[str, Any]:
         """One event of a stream, as an object of its fields: what OpenAPI 3.2 says of them."""
         kinds = [self.schemas.of(kind) for kind in stream.events]
         schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        if stream.content_type != "text/event-stream":
+            return {"description": "One line.", "anyOf": kinds}
         data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
         event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
         if not stream.last:

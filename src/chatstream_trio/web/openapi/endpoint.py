@@ -75,7 +75,7 @@ ANSWERING = (
 
 @frozen(kw_only=True)
 class Stream:
-    """A stream of events."""
+    """A stream of events, or of lines that are JSON (``application/x-ndjson``)."""
 
     events: Sequence[type[Reply]]
     """What the data of an event may be."""
@@ -83,6 +83,7 @@ class Stream:
     """Some of it, as it is on the wire."""
     last: str = ""
     """Data of the last event that is no JSON, such as ``[DONE]``."""
+    content_type: str = "text/event-stream"
 
 
 @frozen(kw_only=True)
