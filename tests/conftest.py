@@ -29,10 +29,12 @@ NEEDS_TORCH = (
     "engine/test_paged.py",
     "engine/test_sampling.py",
     "engine/test_transformers_runner.py",
+    "text/test_answer_style.py",
     "text/test_prompt.py",
     "web/test_logprobs.py",
     "web/test_masks.py",
     "web/test_prompt_logprobs.py",
+    "web/test_tool_calls.py",
     "web/test_real_model.py",
     "web/test_structured.py",
 )

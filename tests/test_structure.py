@@ -26,7 +26,8 @@ LINES = {
     "demo": "",
     "grammars/grammar.py": "| attrs",
     "grammars": "errors grammars/grammar | attrs llguidance",
-    "text": "conversation errors events aside grammars/grammar | attrs tokenizers",
+    "text/answers": "conversation errors events grammars/grammar | attrs",
+    "text": "conversation errors events aside grammars/grammar text/answers | attrs tokenizers",
     "admission": "errors | attrs trio",
     "engine/choice": "errors grammars/grammar | attrs",
     "engine": "engine/choice errors | attrs",
@@ -51,7 +52,7 @@ LINES = {
     " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
     "request.py": "conversation engine errors grammars/grammar | attrs",
-    "settings.py": "engine errors request | attrs",
+    "settings.py": "engine errors request text/answers | attrs",
     "generation": "admission engine errors events grammars/grammar request text | attrs trio",
     "models.py": "demo engine errors grammars settings text torch_runner/load"
     " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
@@ -68,8 +69,10 @@ LINES = {
     "web/openapi": "errors web | attrs msgspec quart trio werkzeug",
     "web/openai": "conversation errors events generation grammars/grammar house aside request"
     " service text web web/bodies web/openapi | attrs msgspec quart",
-    "web/app.py": "service settings web web/gates web/openai web/openapi web/transport"
-    " | quart quart_trio trio werkzeug",
+    "web/anthropic": "conversation errors events generation aside request service web web/bodies"
+    " web/openapi | attrs msgspec quart",
+    "web/app.py": "service settings web web/anthropic web/gates web/openai web/openapi"
+    " web/transport | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",

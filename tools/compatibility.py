@@ -23,6 +23,7 @@ from attrs import define, field, frozen
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.house import Names
 from chatstream_trio.request import Timeouts
+from chatstream_trio.web.anthropic.messages import Messages
 from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
 from chatstream_trio.web.dialect import Dialect, Given
@@ -43,7 +44,10 @@ def by(dialect: Dialect) -> Parser:
     return lambda body, unknown: dialect.parse(body, Given(names, 2**32, Timeouts(), unknown), iter)
 
 
-PARSERS: Mapping[str, Parser] = {"/v1/chat/completions": by(ChatCompletions())}
+PARSERS: Mapping[str, Parser] = {
+    "/v1/chat/completions": by(ChatCompletions()),
+    "/v1/messages": by(Messages()),
+}
 """Of the endpoints where a struct alone does not say what is refused."""
 
 OFFICIAL: Mapping[str, tuple[str, ...]] = {

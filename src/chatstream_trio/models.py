@@ -173,7 +173,12 @@ def _transformers(source: str, model_id: str, settings: Settings) -> Model:
             raise ModelNotLoaded(
                 f"{model_id!r} has no fast tokenizer (tokenizer.json), which streaming needs"
             )
-        return ChatCodec(tokenizer, settings.trust_special_tokens)
+        return ChatCodec(
+            tokenizer,
+            settings.trust_special_tokens,
+            settings.tool_parser,
+            settings.reasoning_parser,
+        )
 
     load = LoadTransformers(source, _options(model_id, settings))
     return Model(model_id, load_codec, load, grammars_of(source))

@@ -234,12 +234,12 @@ def _read(
 ) -> list[Prompt]:
     prompts = []
     for request in requests:
-        prompt = codec.read(request.said, info.max_model_len)
+        prompt = codec.read(request.said, info.max_model_len).holding(request.grammar)
         if max(prompt.tokens) >= info.vocab_size:
             raise InvalidRequest("the prompt has a token that the model lacks", param=request.param)
         if words := request.sampling.bad_words:
             prompt = evolve(prompt, bad_words=encode_bad_words(words, codec))
-        grammar = prompt.grammar or request.grammar
+        grammar = prompt.grammar
         if grammar and grammars and Ability.GRAMMAR in info.abilities:
             grammars.check(grammar, info.vocab_size, info.eos_token_ids)
         prompts.append(prompt)

@@ -20,6 +20,8 @@ from attrs.validators import optional
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.errors import SettingsError
 from chatstream_trio.request import Timeouts
+from chatstream_trio.text.answers.formats import FORMATS
+from chatstream_trio.text.answers.reasoning import MARKS
 
 
 def in_range(
@@ -173,6 +175,16 @@ class Settings:
     trust_special_tokens: bool = False
     """Take what looks like a control token in a message for one: whoever may ask can then forge the
     other side's turns. Off, it is text."""
+
+    tool_parser: str = field(default="auto", validator=_one_of("auto", "none", *FORMATS))
+    """How calls of tools are found in what the model says. auto: by what its tokenizer and its chat
+    template say. none: they are text."""
+
+    reasoning_parser: str = field(
+        default="auto", validator=_one_of("auto", "none", "gpt_oss", "openai", *MARKS)
+    )
+    """How reasoning is found in what the model says. auto: by what its tokenizer and its chat
+    template say. none: it is text."""
 
     unknown_fields: str = field(default="warn", validator=_one_of("refuse", "warn"))
     """What becomes of fields in a request that nobody knows: warn passes over them and names them,

@@ -201,7 +201,7 @@ def test_the_settings_make_the_shape(
 ) -> None:
     """As large as the largest turn: a step and its guesses for every seat, and a chunk."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.shape))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, *__: seen.append(options.shape))
     given: dict[str, Any] = {"max_active": 5, "prefill_chunk": 30, "speculate": 2}
     settings = Settings(model=str(tmp_path), batch_invariant=wanted, **given)
     find_model(settings).load_runner(lambda _: None)

@@ -220,7 +220,7 @@ def test_the_settings_say_whether_and_where(
 ) -> None:
     """``--compile`` and ``--cache-dir`` reach the loader; without the first nothing is compiled."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.compiled))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, *__: seen.append(options.compiled))
     model = find_model(Settings(model=str(tmp_path), compile=wanted, cache_dir=str(tmp_path)))
     model.load_runner(lambda _: None)
     assert seen == [str(tmp_path / "compiled") if wanted else None]

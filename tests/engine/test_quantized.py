@@ -226,7 +226,7 @@ def test_the_setting_reaches_the_loader(
 ) -> None:
     """``--quantize``; another word is refused."""
     seen: list[object] = []
-    monkeypatch.setattr(build, "load_runner", lambda _, options, __: seen.append(options.quantize))
+    monkeypatch.setattr(build, "load_runner", lambda _, options, *__: seen.append(options.quantize))
     find_model(Settings(model=str(tmp_path), quantize=kind)).load_runner(lambda _: None)
     assert seen == [kind]
     with pytest.raises(SettingsError, match="one of int8, int4"):

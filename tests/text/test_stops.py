@@ -71,6 +71,13 @@ def test_the_one_that_came_may_be_part_of_the_text(stops: list[str], pieces: lis
     assert hidden.found == finder.found
 
 
+def test_it_says_which_one_came() -> None:
+    """The longer of two that are complete at once; none, as long as none came."""
+    finder = StopFinder(["bc", "abc", "x"])
+    assert (finder.push("xa"[1:]), finder.found) == ("", None)
+    assert (finder.push("bcx"), finder.found) == ("", "abc")
+
+
 def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     """Streaming stays prompt: everything else leaves at once."""
     finder = StopFinder(["END"])

@@ -30,6 +30,13 @@ class Document:
                 return dict(item[method.lower()])
         return None
 
+    def shapes_of_errors(self) -> dict[str, Any]:
+        """Those of all APIs."""
+        operations = [one for item in self.said["paths"].values() for one in item.values()]
+        contents = [one["responses"]["403"]["content"] for one in operations]
+        shapes = [content["application/json"]["schema"] for content in contents]
+        return {"anyOf": [shape for at, shape in enumerate(shapes) if shape not in shapes[:at]]}
+
     def complain(self, schema: dict[str, Any], value: Any) -> str:
         """What is wrong with a value; nothing if it is as it should be."""
         key = json.dumps(schema, sort_keys=True)
@@ -52,9 +59,9 @@ def check(
     """What a response says that the document does not; nothing if it is as it should be."""
     path = "/" + path.lstrip("/")
     operation = document.operation(method, path)
-    error = {"$ref": "#/components/schemas/Error"}
-    if operation is None:  # a gate's answer
-        return document.complain(error, json.loads(body)) if status >= 400 else "undescribed"
+    if operation is None:  # a gate's answer, in the words of an API
+        shapes = document.shapes_of_errors()
+        return document.complain(shapes, json.loads(body)) if status >= 400 else "undescribed"
     described = operation["responses"].get(str(status))
     if described is None:
         return f"{status} is not described"

@@ -50,11 +50,11 @@ def chat_body(text: str = "one two", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-def raw_request(body: dict[str, Any], *headers: str) -> bytes:
+def raw_request(body: dict[str, Any], *headers: str, path: str = "/v1/chat/completions") -> bytes:
     """The bytes of a request over HTTP/1.1."""
     data = json.dumps(body).encode()
     lines = [
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "Host: localhost",
         f"Content-Length: {len(data)}",
     ]
@@ -78,7 +78,7 @@ async def serve_chat(
             httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
         ):
             yield House(served, chat, client)
-        assert sent.wrong == []
+        assert not sent.wrong, sent.wrong[:3]
 
 
 @asynccontextmanager

@@ -82,6 +82,7 @@ async def test_keys_over_the_wire() -> None:
     async with open_house(api_key=["sk-one"], admin_key=["sk-boss"]) as house:
         for method, path in [
             ("POST", "/v1/chat/completions"),
+            ("POST", "/v1/tokenize"),
             ("GET", "/v1/models"),
             ("DELETE", "/v1/streams/x"),
             ("GET", "/status"),

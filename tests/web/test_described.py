@@ -125,10 +125,11 @@ async def test_limits_are_where_they_are_said_to_be(
         if response.status_code == 400 and name == "n":  # more than there are seats
             assert "at most 4 can be" in response.text
         elif response.status_code != 200:
-            assert response.json()["error"]["code"] == "unsupported_parameter"
+            assert "unsupported_parameter" in response.text
         response = await house.client.post(endpoint.path, json={**body, **extra, name: wrong})
         assert response.status_code == 400
-        assert response.json()["error"]["param"].startswith(name)
+        error = response.json()["error"]
+        assert str(error.get("param", error["message"])).startswith(name)
         await house.until(active=0, waiting=0, kv_rows=0)
 
 
@@ -138,7 +139,7 @@ async def test_it_wants_no_key_and_the_right_name() -> None:
         assert (await house.client.get("/v1/models")).status_code == 401
         document = (await house.client.get("/openapi.json")).json()
         operations = document["paths"]["/v1/models"]["get"], document["paths"]["/health"]["get"]
-        assert operations[0]["security"] == [{"key": []}]
+        assert operations[0]["security"] == [{"key": []}, {"x-api-key": []}]
         assert "security" not in operations[1]
         assert (await house.client.get("/docs")).status_code == 200
         for path in ("/openapi.json", "/docs", "/docs/start.js"):

@@ -15,19 +15,23 @@ from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio
 
+PATHS = ["/v1/chat/completions", "/v1/messages"]
+"""Of the APIs that answer, each in its dialect: a body can be read as any of them."""
 LONG = " ".join(f"word{i}" for i in range(3000))
 
 
 @pytest.mark.parametrize("how", ["fin", "rst", "half-close"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
 @pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
-async def test_a_client_that_hangs_up(phase: str, stream: bool, how: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_client_that_hangs_up(path: str, phase: str, stream: bool, how: str) -> None:
     """Its place or seat is free, and the next request is served."""
     async with open_house(max_active=1, max_waiting=1, prefill_chunk=4) as house:
         host = await _occupy(house) if phase == "waiting" else None
         client = await house.served.connect()
         text = LONG if phase == "prefilling" else "a b"
-        await client.send(raw_request(chat_body(text, stream=stream)))
+        body = chat_body(text, stream=stream, max_tokens=10**5)
+        await client.send(raw_request(body, path=path))
         if phase == "waiting":
             await house.until(waiting=1)
         else:
@@ -84,7 +88,8 @@ async def test_a_storm_of_hang_ups_leaves_nothing(caplog: pytest.LogCaptureFixtu
 async def _come_and_go(house: House, patience: float, chance: random.Random) -> None:
     client = await house.served.connect()
     text = " ".join(["w"] * chance.choice([1, 100, 1000]))
-    await client.send(raw_request(chat_body(text, stream=chance.random() < 0.5)))
+    body = chat_body(text, stream=chance.random() < 0.5, max_tokens=10**5)
+    await client.send(raw_request(body, path=chance.choice(PATHS)))
     with trio.move_on_after(patience * 0.3):
         while await client.receive():
             pass

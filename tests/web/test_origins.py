@@ -23,6 +23,8 @@ EVIL = "http://evil.example"
 PAGE = "http://localhost:3000"
 PATHS = [
     "POST /v1/chat/completions",
+    "POST /v1/messages",
+    "POST /v1/messages/count_tokens",
     "GET /v1/models",
     "GET /v1/models/scripted",
     "DELETE /v1/streams/x",
@@ -53,7 +55,8 @@ async def ask(
 
 
 def code_of(response: RawResponse) -> str:
-    return str(json.loads(response.body)["error"]["code"])
+    error = json.loads(response.body)["error"]
+    return str(error["details"]["error_code"] if "details" in error else error["code"])
 
 
 # The name
@@ -69,7 +72,7 @@ async def test_another_name_is_refused_everywhere(line: str) -> None:
         assert response.headers["vary"] == "Origin"
         if not line.startswith("HEAD"):
             error = json.loads(response.body)["error"]
-            assert (error["code"], error["type"]) == ("host_not_allowed", "permission_error")
+            assert (code_of(response), error["type"]) == ("host_not_allowed", "permission_error")
             assert "--allowed-host evil.example" in error["message"]
         assert (await house.status())["active"] == 0
 

@@ -45,6 +45,8 @@ async def test_a_404_says_what_there_is(target: str, caplog: pytest.LogCaptureFi
                 "GET /v1/models/{name}",
                 "DELETE /v1/streams/{id}",
                 "POST /v1/tokenize",
+                "POST /v1/messages,",
+                "POST /v1/messages/count_tokens",
                 "GET /v1/version",
                 "GET /health",
                 "GET /status/stream",

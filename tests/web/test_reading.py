@@ -25,10 +25,20 @@ class Branch(Wire, frozen=True):
     one: Leaf | None = None
 
 
+class Flower(Wire, frozen=True, tag_field="kind", tag="flower"):
+    colour: str
+
+
+class Fruit(Wire, frozen=True, tag_field="kind", tag="fruit"):
+    weight: int | None = None
+
+
 class Tree(Wire, frozen=True):
     foreign = Foreign({"n": lambda value: value == 1})
     branches: list[Branch]
     schema_: int | None = msgspec.field(default=None, name="schema")
+    grown: str | list[Flower | Fruit] | None = None
+    last: Flower | Fruit | None = None
 
 
 def tree(**fields: Any) -> Tree:
@@ -53,6 +63,22 @@ def test_structs_within_structs() -> None:
     assert refused(branches=[{"one": None}]) == "branches[0].leaves"
     assert refused(branches=[], schema="x") == "schema"
     assert refused(branches=[], schema_=1) == "schema_"
+
+
+def test_a_tag_tells_structs_apart() -> None:
+    """Each is checked as what it says it is; one that is none of them is refused by its tag."""
+    flower, fruit = {"kind": "flower", "colour": "red"}, {"kind": "fruit"}
+    said = tree(branches=[], grown=[fruit, flower], last=fruit)
+    assert said == Tree([], grown=[Fruit(), Flower("red")], last=Fruit())
+    assert tree(branches=[], grown="none").grown == "none"
+    assert refused(branches=[], grown=[flower, {"kind": "flower"}]) == "grown[1].colour"
+    assert refused(branches=[], grown=[{**fruit, "colour": "red"}]) == "grown[0].colour"
+    assert refused(branches=[], grown=[{"colour": "red"}]) == "grown[0].kind"
+    assert refused(branches=[], grown=[{"kind": 5}]) == "grown[0].kind"
+    assert refused(UnsupportedField, branches=[], last={"kind": "stone"}) == "last.kind"
+    assert refused(branches=[], last=5) == "last"
+    with pytest.raises(UnsupportedField, match=r"'stone' cannot be here; .* 'flower', 'fruit'"):
+        tree(branches=[], grown=[{"kind": "stone"}])
 
 
 def test_unknown_fields_are_found_wherever_they_are() -> None:

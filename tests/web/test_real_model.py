@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 import torch
 import trio
@@ -88,6 +89,38 @@ async def test_greedy_text_is_what_generate_says(
                 nursery.start_soon(ask, house, text, number % 2 == 0)
     for text in asked:
         assert texts[text] == generate(folder, [{"role": "user", "content": text}], 40)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_anthropics_client_hears_the_same(folder: Path, stream: bool) -> None:
+    """Law 7 in the other dialect, with a system prompt; and usage is what the tokenizer counts."""
+    said = [{"role": "system", "content": "席"}, {"role": "user", "content": "Hello there"}]
+    asked: Any = {
+        "model": folder.name,
+        "max_tokens": 30,
+        "system": "席",
+        "messages": said[1:],
+        "extra_body": {"temperature": 0},
+    }
+
+    def talk(url: str) -> tuple[anthropic.types.Message, int]:
+        with anthropic.Anthropic(base_url=url, api_key="none", timeout=GUARD) as client:
+            counted = client.messages.count_tokens(
+                model=folder.name, system="席", messages=asked["messages"]
+            )
+            if not stream:
+                return client.messages.create(**asked), counted.input_tokens
+            with client.messages.stream(**asked) as events:
+                return events.get_final_message(), counted.input_tokens
+
+    async with serve_chat(Settings(model=str(folder), **SETTINGS), None) as house:
+        message, counted = await trio.to_thread.run_sync(talk, house.served.urls[0])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    tokens = len(tokenizer(text, add_special_tokens=False).input_ids)
+    assert counted == tokens == message.usage.input_tokens
+    assert message.content[0].type == "text"
+    assert message.content[0].text == generate(folder, said, 30)
 
 
 async def test_a_seed_says_the_same_again(folder: Path) -> None:

@@ -43,7 +43,7 @@ class Prepared:
                 nothing would end an answer that is held to a grammar.
             ContextTooLong: The prompt leaves no room for an answer.
         """
-        grammar = prompt.grammar or request.grammar
+        grammar = prompt.grammar
         _check_abilities(request, grammar, info)
         _check_ids(request.sampling.allowed_token_ids or (), "allowed_token_ids", info)
         _check_ids(chain.from_iterable(prompt.bad_words), "bad_words", info)

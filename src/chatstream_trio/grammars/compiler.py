@@ -10,14 +10,14 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from attrs import define, field, frozen
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from chatstream_trio.errors import InvalidRequest, UnsupportedField, one_line
-from chatstream_trio.grammars.grammar import Grammar, GrammarKind
+from chatstream_trio.grammars.grammar import JSON_OPTIONS, Grammar, GrammarKind
 from chatstream_trio.grammars.limits import check_size
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ _MOST_ITEMS = 5_000
 """Ways to go on at one place: an object's optional properties are four each."""
 _MOST_STATES = 50_000
 """Of a grammar's lexer: one or two kilobytes each."""
-_JSON: JsonCompileOptions = {
-    # A model that likes blanks would else say them for ever: one, or a new line and its indent.
-    "whitespace_pattern": r"[ \t]|\r?\n[ \t]{0,40}",
-    "whitespace_flexible": True,
-    # A schema may ask for these two by itself, and would then hold for less than it says.
-    "lenient": False,
-    "coerce_one_of": False,
-}
+_JSON = cast("JsonCompileOptions", JSON_OPTIONS)
 _TOO_LONG = f"the grammar takes longer than {PATIENCE:g} seconds to compile"
 
 

@@ -5,7 +5,9 @@ It does not know what its source means.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from attrs import field, frozen
 
@@ -39,3 +41,12 @@ class Grammar:
 
 ANY_OBJECT = '{"type": "object"}'
 """The schema of every JSON object."""
+JSON_OPTIONS: Mapping[str, Any] = {
+    # A model that likes blanks would else say them for ever: one, or a new line and its indent.
+    "whitespace_pattern": r"[ \t]|\r?\n[ \t]{0,40}",
+    "whitespace_flexible": True,
+    # A schema may ask for these two by itself, and would then hold for less than it says.
+    "lenient": False,
+    "coerce_one_of": False,
+}
+"""How a schema is read. In a Lark grammar it stands in the schema, as ``x-guidance``."""

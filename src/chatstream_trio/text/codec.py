@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from chatstream_trio.conversation import Conversation
-from chatstream_trio.errors import UnsupportedField
+from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.events import Piece, Text
 from chatstream_trio.grammars.grammar import Grammar
 
@@ -77,6 +77,31 @@ class Prompt:
     """What may not come in its answers, as tokens."""
     grammar: Grammar | None = None
     """What answers have to be, where what was said demands it."""
+    forced: bool = False
+    """Whether answers have to call a tool: they can be nothing else, then."""
+    reasoning_first: Callable[[Grammar], Grammar | None] | None = None
+    """Makes of the grammar of an answer one that lets the model reason before it, which it does;
+    None, if they cannot be put together."""
+
+    def holding(self, asked: Grammar | None) -> Prompt:
+        """With answers that are held to what a request asks for besides.
+
+        Raises:
+            InvalidRequest: They have to call a tool already.
+        """
+        if asked is None:
+            return self
+        if self.forced:
+            raise InvalidRequest(
+                f"an answer that has to call a tool cannot be held to {asked.param} as well",
+                param=asked.param,
+            )
+        if self.reasoning_first is None:
+            return evolve(self, grammar=asked)
+        together = self.reasoning_first(asked)
+        if together is not None:
+            return evolve(self, grammar=together)
+        return evolve(self, grammar=asked, parser=PlainParser)  # it has to do without reasoning
 
 
 class Codec(Protocol):

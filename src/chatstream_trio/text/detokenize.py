@@ -33,16 +33,22 @@ class IncrementalDecoder:
         default=Factory(lambda self: TokenBytes.of(self.tokenizer), takes_self=True), kw_only=True
     )
     """What a token stands for by itself."""
+    hidden: frozenset[int] = field(
+        default=Factory(lambda self: special_tokens(self.tokenizer), takes_self=True), kw_only=True
+    )
+    """Tokens that are no part of the text: the special ones, but for those that mark something."""
     _stream: DecodeStream = field(init=False)
     _said: list[int] = field(factory=list, init=False)
     """The tokens of the last text: they are the context in which the pending ones are decoded."""
     _pending: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = DecodeStream(skip_special_tokens=False)
 
     def push(self, token: int) -> str:
         """Take one token id; return the whole characters that it completes."""
+        if token in self.hidden:
+            return ""
         self._pending.append(token)
         try:
             text = self._stream.step(self.tokenizer, token)
@@ -56,7 +62,7 @@ class IncrementalDecoder:
     def _begin_anew(self) -> str:
         text = self._rest()
         self._said, self._pending = self._pending[-1:], []
-        self._stream = DecodeStream(self._said, skip_special_tokens=True)
+        self._stream = DecodeStream(self._said, skip_special_tokens=False)
         return text
 
     def flush(self) -> str:
@@ -74,4 +80,10 @@ class IncrementalDecoder:
         return after[len(before) :] if after.startswith(before) else self._decode(self._pending)
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+
+
+def special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids of a tokenizer's special tokens."""
+    added = tokenizer.get_added_tokens_decoder()
+    return frozenset(id for id, token in added.items() if token.special)

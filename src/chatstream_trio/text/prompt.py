@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from chatstream_trio.aside.pauses import PausingList, with_pauses
 from chatstream_trio.conversation import Conversation
 from chatstream_trio.errors import ContextTooLong, InvalidRequest
-from chatstream_trio.text.codec import Prompt, refuse_more_than_messages
+from chatstream_trio.text.answers.style import AUTO, ENOUGH, AnswerStyle, Reading
+from chatstream_trio.text.codec import PlainParser, Prompt, refuse_more_than_messages
 from chatstream_trio.text.control import ControlTokens
-from chatstream_trio.text.detokenize import IncrementalDecoder
+from chatstream_trio.text.detokenize import IncrementalDecoder, special_tokens
 from chatstream_trio.text.template import ChatTemplate
 from chatstream_trio.text.token_bytes import TokenBytes
 
@@ -26,6 +27,9 @@ class ChatCodec:
     Args:
         tokenizer: A fast ``PreTrainedTokenizer`` (one with a ``tokenizers`` backend).
         trust_special_tokens: Take what looks like a control token for one, whoever wrote it.
+        tool_parser: How calls are found in answers: a name of
+            :data:`~chatstream_trio.text.answers.formats.FORMATS`, ``auto`` or ``none``.
+        reasoning_parser: The same for reasoning.
 
     Raises:
         ModelNotLoaded: The chat template is broken.
@@ -33,6 +37,10 @@ class ChatCodec:
 
     tokenizer: Any
     trust_special_tokens: bool = False
+    tool_parser: str = AUTO
+    reasoning_parser: str = AUTO
+    _answers: AnswerStyle = field(init=False)
+    _special: frozenset[int] = field(init=False)
     _template: ChatTemplate = field(init=False)
     _backend: Tokenizer = field(init=False)
     _bytes_of: TokenBytes = field(init=False)
@@ -51,12 +59,17 @@ class ChatCodec:
         control = None
         if not self.trust_special_tokens:
             control = ControlTokens.of(backend, template.source)
+        answers = AnswerStyle(
+            self.tokenizer, template.source, self.tool_parser, self.reasoning_parser
+        )
         for name, value in (
             ("_template", template),
             ("_backend", backend),
             ("_bytes_of", TokenBytes.of(backend)),
             ("_around", _around(backend)),
             ("_control", control),
+            ("_special", special_tokens(backend)),
+            ("_answers", answers),
         ):
             object.__setattr__(self, name, value)
 
@@ -72,7 +85,22 @@ class ChatCodec:
         if not tokens:
             raise InvalidRequest("the prompt is empty", param=param)
         _check_length(len(tokens), most, param)
-        return Prompt(tokens, partial(IncrementalDecoder, self._backend, bytes_of=self._bytes_of))
+        reading = Reading()
+        if isinstance(said, Conversation):
+            reading = self._answers.read(said, lambda: self.decode(tokens[-ENOUGH:]))
+        return Prompt(
+            tokens,
+            partial(
+                IncrementalDecoder,
+                self._backend,
+                bytes_of=self._bytes_of,
+                hidden=self._special - reading.shown,
+            ),
+            parser=reading.parser or PlainParser,
+            grammar=reading.grammar,
+            forced=reading.forced,
+            reasoning_first=reading.reasoning_first,
+        )
 
     def _read_conversation(self, conversation: Conversation, most: int | None) -> tuple[int, ...]:
         refuse_more_than_messages(conversation)

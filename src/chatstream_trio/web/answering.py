@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from quart import Blueprint, Response, g, request
@@ -21,6 +21,7 @@ from chatstream_trio.generation.generation import Generation
 from chatstream_trio.request import Timeouts
 from chatstream_trio.service import ChatStream
 from chatstream_trio.web.bodies.body_reader import read_body
+from chatstream_trio.web.bodies.reading import Unknown
 from chatstream_trio.web.body import StreamBody
 from chatstream_trio.web.chunks import Chunks
 from chatstream_trio.web.current import current_chat, current_client, current_ignored, own_up
@@ -85,6 +86,21 @@ async def answer(dialect: Dialect) -> Response:
     size = _BYTES_OF_A_PLACE * sum(whole.usage.prompt_tokens for whole in wholes)
     said = await chat.aside(lambda: to_json(call.whole(head, wholes)), size=size)
     return Response(said, content_type="application/json")
+
+
+async def answer_aside(work: Callable[[bytes, ChatStream, Unknown], bytes]) -> Response:
+    """Answer what needs no seat, all of it in a thread of the side.
+
+    Args:
+        work: Is given the body, the service, and whom to tell of fields that nobody knows; returns
+            JSON. Raises what a request is refused with.
+    """
+    chat = current_chat()
+    current_client()
+    chat.check()
+    body, unknown = await read_body(request, chat.settings.max_body_bytes), current_ignored()
+    reply = await chat.aside(lambda: work(body, chat, unknown), size=len(body))
+    return Response(reply, content_type="application/json")
 
 
 def json_response(value: Any) -> Response:

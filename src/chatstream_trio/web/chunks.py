@@ -57,7 +57,9 @@ class Chunks(ABC):
                 self._queue_news = True
                 self.answers.tell_moves(False)  # until this one may be said
             elif not isinstance(event, Silence):
-                return self._said(event, choice)
+                if said := self._said(event, choice):
+                    return said
+                continue
             if chunk := self._say_queue(silent=isinstance(event, Silence)):
                 return chunk
         raise StopAsyncIteration
@@ -103,7 +105,8 @@ class Chunks(ABC):
 
     @abstractmethod
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
-        """A seat (``Started``), a piece, or the end (``Finished``) of one of the answers."""
+        """A seat (``Started``), a piece, or the end (``Finished``) of one of the answers; maybe
+        nothing."""
 
     def _say_end(self) -> bytes:
         """That all answers are complete."""

@@ -1,7 +1,7 @@
 """Who a client is: the key of a request, and what it may do.
 
 With configured keys, the key. Without any: the address, as the trusted proxies tell it; or the
-bearer token presented, unverified, where the settings say so (on a loopback server by default,
+token presented, unverified, where the settings say so (on a loopback server by default,
 where it tells apart the programs of one machine).
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 
 from attrs import evolve, field, frozen
 from quart import Request
@@ -64,22 +66,21 @@ class Clients:
         Raises:
             NotAuthenticated: Keys are configured, and it presents none of them.
         """
-        bearer = _bearer(request.headers)
+        tokens = _tokens(request.headers)
         if self.settings.keys:
-            return self._authenticate(bearer)
+            return self._authenticate(tokens)
         stranger = self._stranger(request)
-        if bearer and self._by_bearer():
-            return evolve(stranger, key=_bearer_key(bearer), known=True)
+        if tokens and self._by_bearer():
+            return evolve(stranger, key=_bearer_key(tokens[0]), known=True)
         return stranger
 
-    def _authenticate(self, bearer: str) -> Client:
-        for key in self.settings.keys:
-            if hmac.compare_digest(key.secret.encode(), bearer.encode()):
+    def _authenticate(self, tokens: Sequence[str]) -> Client:
+        for key, token in product(self.settings.keys, tokens):
+            if hmac.compare_digest(key.secret.encode(), token.encode()):
                 return Client(key.client, admin=key.admin, sees_all=key.admin)
+        wanted = "a key that it knows" if tokens else "a key"
         raise NotAuthenticated(
-            "this server wants a key that it knows: Authorization: Bearer KEY"
-            if bearer
-            else "this server wants a key: Authorization: Bearer KEY"
+            f"this server wants {wanted}: Authorization: Bearer KEY, or x-api-key: KEY"
         )
 
     def _by_bearer(self) -> bool:
@@ -115,9 +116,12 @@ def _who_is_at(chain: tuple[str, ...], *, direct: bool, hops: int) -> Client:
     return Client(f"address {network_of(first)}", sees_all=whole and first.is_loopback)
 
 
-def _bearer(headers: Headers) -> str:
+def _tokens(headers: Headers) -> list[str]:
+    """What it presents: a bearer token, and what Anthropic's clients send instead, or as well."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    bearer = token if scheme.lower() == "bearer" else ""
+    presented = (bearer.strip(), headers.get("x-api-key", "").strip())
+    return [token for token in presented if token]
 
 
 def _bearer_key(token: str) -> str:

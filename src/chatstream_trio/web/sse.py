@@ -32,6 +32,11 @@ def data(value: Any) -> bytes:
     return b"data: " + text + b"\n\n"
 
 
+def event(name: str, value: Any) -> bytes:
+    """One event that has a name, and carries JSON."""
+    return b"event: " + name.encode() + b"\n" + data(value)
+
+
 def comment(text: str) -> bytes:
     """A line that every client ignores, and that keeps a connection alive. No line breaks."""
     return f": {text}\n\n".encode()

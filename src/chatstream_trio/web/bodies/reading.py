@@ -10,7 +10,7 @@ millions of objects made for a field that is refused anyway.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
@@ -31,6 +31,7 @@ MOST_OBJECTS = 2**14
 _LARGEST_FOREIGN = 2**16
 """Bytes of a field that means nothing here."""
 _LONGEST_COMPLAINT = 300
+_LONGEST_TAG = 100
 _SAYS_NOTHING = (b"null", b"false", b'""', b"[]", b"{}")
 
 
@@ -51,7 +52,8 @@ class Foreign:
 class Wire(msgspec.Struct, frozen=True):
     """An object of a body, or the whole of it. Subclasses declare its fields.
 
-    A field may have such a class, or a list of one, as its type.
+    A field may have such a class, or a list of one, as its type; or several that a tag tells apart,
+    which is a field of each (``tag_field`` and ``tag``).
     """
 
     foreign: ClassVar[Foreign] = Foreign()
@@ -115,7 +117,8 @@ class _Reader:
             if kind.required and name not in given:
                 path = _join(at, name)
                 raise InvalidRequest(f"{path}: missing required field `{name}`", param=path)
-        for name in self.walk(name for name in given if name not in known):
+        tag = cls.__struct_config__.tag_field
+        for name in self.walk(name for name in given if name not in known and name != tag):
             self._pass_over(cls.foreign, name, given[name], _join(at, name[:100]))
         return cls(**values)
 
@@ -137,14 +140,44 @@ class _Reader:
     def _value(self, kind: _Field, raw: msgspec.Raw, at: str) -> Any:
         opening = bytes(memoryview(raw)[:1])
         if kind.one is not None and opening == b"{":
-            return self.object(kind.one, raw, at)
+            given = _decode(_objects(), raw, at)
+            return self._made(kind.one.of(given, at), given, at)
         if kind.many is not None and opening == b"[":
             items = _decode(_lists(), raw, at)
             if len(items) > MOST_OBJECTS:
                 raise InvalidRequest(f"{at} holds more than {MOST_OBJECTS}", param=at)
-            many = kind.many
-            return [self._made(many, x, f"{at}[{i}]") for i, x in self.walk(enumerate(items))]
+            numbered = ((given, f"{at}[{i}]") for i, given in self.walk(enumerate(items)))
+            return [self._made(kind.many.of(given, at), given, at) for given, at in numbered]
         return _decode(kind.decoder, raw, at)
+
+
+@frozen
+class _Kinds:
+    """The objects that may be in one place: of one class, or of several that a tag tells apart."""
+
+    classes: Sequence[type[Wire]]
+
+    def of(self, given: Mapping[str, msgspec.Raw], at: str) -> type[Wire]:
+        """Which of them an object is.
+
+        Raises:
+            InvalidRequest: It has no tag.
+            UnsupportedField: It is none of them.
+        """
+        field = self.classes[0].__struct_config__.tag_field
+        if field is None:
+            return self.classes[0]
+        path = _join(at, field)
+        if field not in given:
+            raise InvalidRequest(f"{path}: missing required field `{field}`", param=path)
+        tag = _decode(_strings(), given[field], path)
+        for cls in self.classes:
+            if cls.__struct_config__.tag == tag:
+                return cls
+        there = ", ".join(repr(cls.__struct_config__.tag) for cls in self.classes)
+        raise UnsupportedField(
+            f"{tag[:_LONGEST_TAG]!r} cannot be here; it can be {there}", param=path
+        )
 
 
 @frozen
@@ -154,26 +187,30 @@ class _Field:
     name: str
     """In the struct; on the wire it may have another."""
     decoder: msgspec.json.Decoder[Any]
-    one: type[Wire] | None
-    """The class of an object in it."""
-    many: type[Wire] | None
-    """The class of the objects of a list in it."""
+    one: _Kinds | None
+    """The classes of an object in it."""
+    many: _Kinds | None
+    """The classes of the objects of a list in it."""
     required: bool
 
     @classmethod
     def of(cls, info: msgspec.structs.FieldInfo) -> _Field:
-        kind = info.type
-        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-        one = [k for k in kinds if _is_wire(k)]
-        lists = [get_args(k)[0] for k in kinds if get_origin(k) is list]
-        many = [k for k in lists if _is_wire(k)]
+        kinds = _either(info.type)
+        lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
+        one = [kind for kind in kinds if _is_wire(kind)]
+        many = [kind for each in lists for kind in _either(each) if _is_wire(kind)]
         return cls(
             info.name,
-            msgspec.json.Decoder(kind),
-            one[0] if one else None,
-            many[0] if many else None,
+            msgspec.json.Decoder(info.type),
+            _Kinds(one) if one else None,
+            _Kinds(many) if many else None,
             info.required,
         )
+
+
+def _either(kind: Any) -> Sequence[Any]:
+    """The types of a union; of another type, that."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _is_wire(kind: Any) -> bool:
@@ -189,6 +226,11 @@ def _fields_of(cls: type[Wire]) -> Mapping[str, _Field]:
 @cache
 def _anything() -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder()
+
+
+@cache
+def _strings() -> msgspec.json.Decoder[str]:
+    return msgspec.json.Decoder(str)
 
 
 @cache

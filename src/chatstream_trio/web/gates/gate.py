@@ -7,6 +7,7 @@ that is refused; and every answer to an allowed page says so, whoever gives it. 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from attrs import define
@@ -28,6 +29,7 @@ from chatstream_trio.web.sse import to_json
 
 EXPOSED = (
     "X-Request-Id",
+    "request-id",
     "X-Stream-Id",
     "X-Ignored-Fields",
     "Retry-After",
@@ -36,7 +38,7 @@ EXPOSED = (
 )
 """Headers of an answer that a page may read, besides the few that it always may."""
 _ASKED = "authorization, content-type, x-stream-id, x-timeout-queue, x-timeout-first-token, "
-_ASKED += "x-timeout-total"
+_ASKED += "x-timeout-total, x-api-key, anthropic-version, anthropic-beta"
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _REMEMBER = "3600"
 """Seconds for which a browser need not ask again."""
@@ -51,6 +53,8 @@ class Gate:
     app: ASGIFramework
     paths: Paths
     origins: Origins
+    errors: Mapping[str, Callable[[ErrorReply], Any]]
+    """By the beginning of a path: what is said of an error there, if not what the house says."""
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -60,28 +64,43 @@ class Gate:
             await self.app(scope, receive, send)
             return
         method = "GET" if scope["type"] == "websocket" else scope["method"]
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        found = self.paths.find(path, method, websocket=scope["type"] == "websocket")
+        found = self.paths.find(_path(scope), method, websocket=scope["type"] == "websocket")
         if found is False:
             await self.app(scope, receive, send)
             return
         try:
             origin = self.origins.check(_visit(scope))
         except ChatStreamError as error:
-            await _refuse(scope, send, reply_to(error), [(b"vary", b"Origin")])
+            await self._refuse(scope, send, reply_to(error), [(b"vary", b"Origin")])
             return
         headers = _permission(origin)
         if origin is not None and method == "OPTIONS" and _asks(scope, _WHICH_METHOD):
             await _answer(scope, send, 204, [*headers, *_preflight(scope)])
         elif isinstance(found, HTTPException):
-            await _refuse(scope, send, reply_to(found), headers)
+            await self._refuse(scope, send, reply_to(found), headers)
         else:
             await self.app(scope, receive, _with(headers, send))
+
+    async def _refuse(
+        self, scope: WWWScope, send: ASGISendCallable, reply: ErrorReply, headers: _Headers
+    ) -> None:
+        own = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+        kind = [(b"content-type", b"application/json")]
+        path, body = "/" + _path(scope).lstrip("/"), reply.body
+        for prefix, say in self.errors.items():
+            if path == prefix or path.startswith(f"{prefix}/"):
+                body = say(reply)
+        await _answer(scope, send, reply.status, [*kind, *own, *headers], to_json(body))
 
 
 _WHICH_METHOD = b"access-control-request-method"
 _WHICH_HEADERS = b"access-control-request-headers"
 _PRIVATE = b"access-control-request-private-network"
+
+
+def _path(scope: WWWScope) -> str:
+    """Within the app."""
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 def _asks(scope: WWWScope, name: bytes) -> list[str]:
@@ -135,14 +154,6 @@ def _with(headers: _Headers, send: ASGISendCallable) -> ASGISendCallable:
         await send(message)
 
     return send_with_headers
-
-
-async def _refuse(
-    scope: WWWScope, send: ASGISendCallable, reply: ErrorReply, headers: _Headers
-) -> None:
-    own = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-    kind = [(b"content-type", b"application/json")]
-    await _answer(scope, send, reply.status, [*kind, *own, *headers], to_json(reply.body))
 
 
 async def _answer(

@@ -50,7 +50,8 @@ class Paths:
 
     @property
     def _prefixes(self) -> list[str]:
-        return [blueprint.url_prefix for blueprint in self.blueprints if blueprint.url_prefix]
+        prefixes = (blueprint.url_prefix for blueprint in self.blueprints)
+        return list(dict.fromkeys(prefix for prefix in prefixes if prefix))
 
     def _claims(self, path: str) -> bool:
         return self.whole or self._is_below(path)

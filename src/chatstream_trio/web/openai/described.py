@@ -25,7 +25,6 @@ from chatstream_trio.web.openai.schema import (
     ChatCompletionBody,
     ChatMessage,
     StreamOptions,
-    TimeoutsBody,
 )
 from chatstream_trio.web.openai.tokens import DetokenizeBody, TokenizeBody
 from chatstream_trio.web.openapi.endpoint import (
@@ -40,6 +39,7 @@ from chatstream_trio.web.openapi.endpoint import (
     between,
     said,
 )
+from chatstream_trio.web.timeouts import TimeoutsBody
 
 _GREETING = [{"role": "user", "content": "Good morning"}]
 _HEAD = (

@@ -3,6 +3,7 @@ routes.py, and send nothing."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import UNSET, UnsetType
@@ -203,6 +204,13 @@ class Model(Reply, frozen=True):
     owned_by: str
     max_model_len: int | None
     """Tokens of a prompt and its answer; null while the model loads."""
+    type: Literal["model"]
+    """From here on, what Anthropic's clients look for."""
+    display_name: str
+    created_at: datetime
+    lifecycle: Literal["active"]
+    max_input_tokens: int | None
+    max_tokens: int | None
 
 
 class Models(Reply, frozen=True):
@@ -210,6 +218,10 @@ class Models(Reply, frozen=True):
 
     object: Literal["list"]
     data: list[Model]
+    has_more: bool
+    """This is all. For Anthropic's clients, as what is below."""
+    first_id: str
+    last_id: str
 
 
 class Tokenized(Reply, frozen=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -29,11 +30,12 @@ async def chat_completions() -> Response:
 
 
 async def models() -> Response:
-    """The one model that is served, under each of its names."""
+    """The one model that is served, under each of its names: a page for Anthropic's clients too."""
     current_client()
     chat = current_chat()
     cards = [_model_json(chat, name) for name in chat.names.said]
-    return json_response({"object": "list", "data": cards})
+    page = {"has_more": False, "first_id": cards[0]["id"], "last_id": cards[-1]["id"]}
+    return json_response({"object": "list", "data": cards, **page})
 
 
 async def model(name: str) -> Response:
@@ -76,6 +78,13 @@ def _model_json(chat: ChatStream, id: str) -> dict[str, Any]:
         "created": STARTED_AT,
         "owned_by": "chatstream-trio",
         "max_model_len": context,
+        # Anthropic's: the same path is theirs as well
+        "type": "model",
+        "display_name": id,
+        "created_at": datetime.fromtimestamp(STARTED_AT, UTC),
+        "lifecycle": "active",
+        "max_input_tokens": context,
+        "max_tokens": context,
     }
 
 

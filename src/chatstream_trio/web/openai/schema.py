@@ -29,6 +29,7 @@ from chatstream_trio.web.openai.foreign import (
     PARTS_OF_SPEECH,
 )
 from chatstream_trio.web.openai.formats import Formatted
+from chatstream_trio.web.timeouts import TimeoutsBody
 
 MOST_LOGPROBS = 20
 """Of the likeliest tokens at each place, as many as OpenAI names."""
@@ -73,14 +74,6 @@ class StreamOptions(Wire, frozen=True):
     """Ours: queue positions as data events too."""
     include_obfuscation: bool | None = None
     """Padding against those who watch the length of packets; there is none here."""
-
-
-class TimeoutsBody(Wire, frozen=True):
-    """Ours: seconds that each phase may take."""
-
-    queue: float | None = None
-    first_token: float | None = None
-    total: float | None = None
 
 
 class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
@@ -138,6 +131,7 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
         for name in ("seed", "top_k"):
             sampling[name] = _unless_minus_one(sampling[name])
         allowed = self.allowed_token_ids
+        asked = self.timeouts.to_timeouts() if self.timeouts else Timeouts()
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return ChatRequest(
             messages=[message.to_message(walk) for message in walk(self.messages)],
@@ -154,7 +148,7 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
             stop=tuple(text for text in stop if text),
             stop_token_ids=self._stop_token_ids(),
             ignore_eos=bool(self.ignore_eos),
-            timeouts=self._timeouts().under(timeouts),
+            timeouts=asked.under(timeouts),
             grammar=self.held_to(),
         )
 
@@ -190,10 +184,6 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
                 "prompt_logprobs are told whole: not with stream: true", param="prompt_logprobs"
             )
         return most
-
-    def _timeouts(self) -> Timeouts:
-        asked = self.timeouts
-        return Timeouts(asked.queue, asked.first_token, asked.total) if asked else Timeouts()
 
     def _max_tokens(self) -> int | None:
         most = _unless_minus_one(self.max_completion_tokens)

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import frozen
-from quart import Response, request
+from quart import Response
 
 from chatstream_trio.aside.pauses import with_pauses
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.house import Names
 from chatstream_trio.request import ChatRequest
+from chatstream_trio.service import ChatStream
 from chatstream_trio.text.codec import Codec
-from chatstream_trio.web.bodies.body_reader import read_body
+from chatstream_trio.web.answering import answer_aside
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire, read
-from chatstream_trio.web.current import current_chat, current_client, current_ignored
 from chatstream_trio.web.openai.foreign import CHANGES_NOTHING, is_off
 from chatstream_trio.web.openai.schema import ChatMessage
 from chatstream_trio.web.sse import to_json
@@ -127,11 +127,9 @@ async def detokenize() -> Response:
 
 
 async def _answer(work: Callable[[bytes, Reading], bytes]) -> Response:
-    chat = current_chat()
-    current_client()
-    chat.check()
-    body = await read_body(request, chat.settings.max_body_bytes)
-    info = chat.info
-    given = Reading(chat.codec, info.vocab_size, info.max_model_len, chat.names, current_ignored())
-    reply = await chat.aside(lambda: work(body, given), size=len(body))
-    return Response(reply, content_type="application/json")
+    def read_it(body: bytes, chat: ChatStream, unknown: Unknown) -> bytes:
+        info = chat.info
+        given = Reading(chat.codec, info.vocab_size, info.max_model_len, chat.names, unknown)
+        return work(body, given)
+
+    return await answer_aside(read_it)

@@ -68,7 +68,8 @@ def openapi(apis: Sequence[Api], *, keys: bool) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "One of the server's keys, where it has any.",
-                }
+                },
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
         },
     }
@@ -132,7 +133,7 @@ class _Operation:
             said["requestBody"] = {"required": True, "content": {"application/json": content}}
         said["responses"] = {str(status): it for status, it in sorted(self._responses().items())}
         if one.keyed:
-            said["security"] = [{"key": []}] if self.keys else [{}, {"key": []}]
+            said["security"] = [*([] if self.keys else [{}]), {"key": []}, {"x-api-key": []}]
         return said
 
     def _parameters(self) -> list[dict[str, Any]]:
@@ -190,8 +191,7 @@ class _Operation:
         one = self.endpoint
         status, text, headers = _failure(failure)
         if status not in found:
-            shape = Error if status == HTTPStatus.FORBIDDEN else one.error  # a gate knows no API
-            content = {"application/json": {"schema": self.schemas.of(shape)}}
+            content = {"application/json": {"schema": self.schemas.of(one.error)}}
             found[status] = {"description": text, "content": content}
             self._say_always(found[status])
         elif text not in found[status]["description"]:
