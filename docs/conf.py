@@ -39,6 +39,7 @@ nitpick_ignore_regex = [
     # Ours, and not public.
     ("py:meth", r"(Admission|Engine)\.statistics"),
     ("py:data", r"SEPARATOR"),
+    ("py:class", r"(Progress|Grammars)"),
     ("py:attr", r"ScriptedRunner\.faults"),
     ("py:func", r"chatstream_trio\.web\.current\.set_chat"),
 ]

@@ -7,6 +7,9 @@ from importlib.util import find_spec
 import pytest
 
 NEEDS_TORCH = (
+    "web/test_front_ends.py",
+    "web/test_langchain.py",
+    "web/test_npm_clients.py",
     "test_demo_model.py",
     "test_train_demo_model.py",
     "test_overload_demo_model.py",

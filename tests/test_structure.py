@@ -67,17 +67,16 @@ LINES = {
     "web": "conversation errors events generation house aside request service settings web/bodies"
     " web/transport | attrs msgspec quart trio werkzeug",
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
+    "web/openapi": "errors web | attrs msgspec quart trio werkzeug",
     "web/openai": "conversation errors events generation grammars/grammar house aside request"
-    " service text web"
-    " web/bodies | attrs quart",
+    " service text web web/bodies web/openapi | attrs msgspec quart",
     "web/anthropic": "conversation errors events generation aside request service web web/bodies"
-    " | attrs msgspec quart",
+    " web/openapi | attrs msgspec quart",
     "web/responses": "conversation errors events generation grammars/grammar aside request web"
     " web/bodies web/openai"
     " | attrs msgspec quart werkzeug",
-    "web/app.py": "service settings web web/anthropic web/gates web/openai web/responses"
-    " web/transport"
-    " | quart_trio trio werkzeug",
+    "web/app.py": "service settings web web/anthropic web/gates web/openai web/openapi"
+    " web/responses web/transport | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",

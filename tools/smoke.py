@@ -13,11 +13,13 @@ QUESTION = "What is a seat?"
 
 
 def main() -> None:
-    """Start the server on the demo model, stream one answer, stop the server."""
+    """Start the server on the demo model, stream one answer, look at its docs, stop it."""
     command = [sys.executable, "-m", "chatstream_trio", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
-            answer = ask(wait_for_url(server))
+            url = wait_for_url(server)
+            answer = ask(url)
+            look_at_the_docs(url)
         finally:
             server.send_signal(signal.SIGTERM)
             _, said = server.communicate()
@@ -52,6 +54,15 @@ def ask(url: str) -> str:
                 delta = json.loads(line[6:])["choices"][0]["delta"]
                 pieces.append(delta.get("content") or "")
     return "".join(pieces)
+
+
+def look_at_the_docs(url: str) -> None:
+    """The page's parts came with the package."""
+    with urllib.request.urlopen(f"{url}/docs", timeout=60) as response:
+        parts = re.findall(r'(?:src|href)="(docs/[^"]+)"', response.read().decode())
+    for part in ["openapi.json", *parts]:
+        with urllib.request.urlopen(f"{url}/{part}", timeout=60) as response:
+            assert response.read(), part
 
 
 if __name__ == "__main__":

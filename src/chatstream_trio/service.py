@@ -160,7 +160,7 @@ class ChatStream(House):
 
         Raises:
             InvalidRequest: They are more than may ever be seated at once.
-            And what :meth:`generate` raises.
+            ChatStreamError: What :meth:`generate` raises.
         """
         self.check()
         codec = self.codec

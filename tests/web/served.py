@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 import trio
 from attrs import define
+from conforming import Conforming, Document
 
 from chatstream_trio import ChatStream, Model, ScriptedRunner, Settings, create_app
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec
+from chatstream_trio.web.app import APIS
+from chatstream_trio.web.openapi.document import openapi
 from conftest import GUARD, Served, run_server
 
 
@@ -62,13 +65,20 @@ def raw_request(body: dict[str, Any], *headers: str, path: str = "/v1/chat/compl
 async def serve_chat(
     settings: Settings, model: Model | None, *, wait: bool = True, **limits: Any
 ) -> AsyncIterator[House]:
-    """Serve what the settings, or the model, say; without ``wait`` while it still loads."""
-    async with (
-        ChatStream.open(settings, model=model, wait=wait) as chat,
-        run_server(create_app(chat), **limits) as served,
-        httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
-    ):
-        yield House(served, chat, client)
+    """Serve what the settings, or the model, say; without ``wait`` while it still loads.
+
+    All that is sent must be as the OpenAPI document says.
+    """
+    async with ChatStream.open(settings, model=model, wait=wait) as chat:
+        app = create_app(chat)
+        sent = Conforming(app.asgi_app, Document(openapi(APIS, keys=bool(settings.keys))))
+        app.asgi_app = sent  # type: ignore[method-assign]
+        async with (
+            run_server(app, **limits) as served,
+            httpx.AsyncClient(base_url=served.urls[0], timeout=GUARD) as client,
+        ):
+            yield House(served, chat, client)
+        assert not sent.wrong, sent.wrong[:3]
 
 
 @asynccontextmanager

@@ -24,13 +24,19 @@ ALTERNATING = (
 )
 
 
-def make_folder(path: Path, architecture: str = "llama", template: str | None = CHATML) -> Path:
+def make_folder(
+    path: Path,
+    architecture: str = "llama",
+    template: str | None = CHATML,
+    *,
+    context: int = 512,
+) -> Path:
     """Save a tiny random model with a byte-level BPE trained on a few lines."""
     tokenizer = _tokenizer(template)
     model = tiny(
         architecture,
         vocab_size=len(tokenizer),
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
     )
     model.save_pretrained(path)

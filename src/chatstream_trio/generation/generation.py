@@ -45,7 +45,7 @@ _PHASES = {
 class Generation:
     """A live request.
 
-    ``async for event in generation`` reads its answer from the beginning; :meth:`read` from
+    ``async for event in generation`` reads its answer from the beginning; ``read`` from
     anywhere. Reading raises the error that ended the request, after the text that came before it:
     :class:`StreamFault`, :class:`StreamCancelled`, :class:`EngineFailed`, :class:`Draining`.
 

@@ -28,7 +28,7 @@ class ChatCodec:
         tokenizer: A fast ``PreTrainedTokenizer`` (one with a ``tokenizers`` backend).
         trust_special_tokens: Take what looks like a control token for one, whoever wrote it.
         tool_parser: How calls are found in answers: a name of
-            :data:`~chatstream_trio.text.answers.formats.FORMATS`, ``auto`` or ``none``.
+            ``text/answers/formats.py``, ``auto`` or ``none``.
         reasoning_parser: The same for reasoning.
 
     Raises:

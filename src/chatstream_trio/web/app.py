@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import trio
+from quart import Blueprint
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from chatstream_trio.service import ChatStream
 from chatstream_trio.settings import Settings
 from chatstream_trio.web import status
+from chatstream_trio.web.anthropic import described as anthropic_described
 from chatstream_trio.web.anthropic import routes as anthropic
 from chatstream_trio.web.anthropic.replies import error_json
 from chatstream_trio.web.current import set_chat
@@ -16,12 +18,17 @@ from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
+from chatstream_trio.web.openai import described as openai_described
 from chatstream_trio.web.openai import routes as openai
+from chatstream_trio.web.openapi import own
+from chatstream_trio.web.openapi.routes import described
 from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
 BLUEPRINTS = (openai.blueprint, responses.blueprint, anthropic.blueprint, status.blueprint)
 BARE = (openai.bare, responses.bare, anthropic.bare)
+APIS = (openai_described.API, anthropic_described.API, own.API)
+"""What is served, described."""
 ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
 """Below which paths errors have a shape of their own."""
 
@@ -74,7 +81,9 @@ def _mount(app: QuartTrio, settings: Settings, *, whole: bool) -> None:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = None
-    blueprints = (*BLUEPRINTS, *BARE) if whole else BLUEPRINTS
+    blueprints: tuple[Blueprint, ...] = BLUEPRINTS
+    if whole:
+        blueprints = (*BLUEPRINTS, described(APIS, keys=bool(settings.keys)), *BARE)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     gate = Gate(app.asgi_app, Paths(app, blueprints, whole), Origins(settings), ERRORS)

@@ -188,7 +188,9 @@ class ResponseBody(PromptBody, frozen=True):
             if name not in _INCLUDES:
                 unknown(f"include[{index}]")
         sampling: dict[str, Any] = {
-            field.name: getattr(self, field.name, None) for field in fields(SamplingOptions)
+            field.name: getattr(self, field.name)
+            for field in fields(SamplingOptions)
+            if hasattr(self, field.name)
         }
         for name in ("seed", "top_k"):
             sampling[name] = None if sampling[name] == -1 else sampling[name]
