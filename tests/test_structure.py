@@ -69,7 +69,7 @@ LINES = {
     "web/gates": "errors settings web web/transport | attrs hypercorn quart werkzeug",
     "web/openapi": "errors web | attrs msgspec quart trio werkzeug",
     "web/openai": "conversation errors events generation grammars/grammar house aside request"
-    " service text web web/bodies web/openapi | attrs msgspec quart",
+    " service text validation web web/bodies web/openapi | attrs msgspec quart",
     "web/anthropic": "conversation errors events generation aside request service web web/bodies"
     " web/openapi | attrs msgspec quart",
     "web/responses": "conversation errors events generation grammars/grammar aside request web"

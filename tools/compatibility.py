@@ -307,6 +307,9 @@ def page(data: Mapping[str, Any]) -> str:
 def table(one: Object, data: Mapping[str, Any]) -> str:
     """The fields of an object of a request."""
     title = f"### `{one.place}` of `{one.path}`" if one.place else f"## `POST {one.path}`"
+    config = one.cls.__struct_config__
+    if config.tag_field is not None:
+        title += f", with the {config.tag_field} `{config.tag}`"
     official = data["requests"].get(one.key, [])
     peers = data["peers"].get(one.key, {})
     known = {it.encode_name for it in msgspec.structs.fields(one.cls)}
@@ -318,6 +321,8 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*official, *sorted({*known, *peers, *foreign})]):
         whose = ["official"] if name in official else []
         whose += [peer for peer in peers.get(name, ()) if name not in official]
+        if name == config.tag_field:
+            continue
         seen = probe(one.parse, one.base, name)
         said = verdict(seen, ours=name in known, empty=one.cls.foreign.empty)
         rows.append(f"| `{name}` | {', '.join(whose) or '–'} | {said} |")

@@ -57,10 +57,8 @@ class ChatCompletionBody(Formatted, frozen=True, kw_only=True):
     reasoning_effort: Effort | None = None
     """For templates that know of it; "none" turns reasoning off where it can be."""
     chat_template_kwargs: dict[str, Any] | None = None
-    """Variables of the model's own template, such as ``enable_thinking``."""
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    """Whether the answer goes on where the last message, an assistant's, ends."""
     include_reasoning: bool | None = None
     model: str | None = None
     stream: bool | None = None
