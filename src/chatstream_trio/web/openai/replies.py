@@ -118,7 +118,7 @@ class ChatCompletion(Reply, frozen=True):
     """Unix time in seconds."""
     model: str
     system_fingerprint: str
-    """The same as long as the model, the version and the settings that shape answers are."""
+    """Changes with what may change answers: the version, the model, its settings."""
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: list[dict[str, RankedToken] | None] | UnsetType = UNSET
