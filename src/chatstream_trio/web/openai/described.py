@@ -7,6 +7,13 @@ from chatstream_trio.request import MAX_ALLOWED, MAX_BAD_WORDS, MAX_SECONDS, MAX
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
 from chatstream_trio.web.openai.formats import MOST_CHOICES as MOST_TEXTS
 from chatstream_trio.web.openai.formats import JsonSchema, ResponseFormat, StructuredOutputs
+from chatstream_trio.web.openai.messages import (
+    AssistantMessage,
+    DeveloperMessage,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
 from chatstream_trio.web.openai.replies import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -23,7 +30,6 @@ from chatstream_trio.web.openai.schema import (
     MOST_IDS,
     MOST_LOGPROBS,
     ChatCompletionBody,
-    ChatMessage,
     StreamOptions,
 )
 from chatstream_trio.web.openai.tokens import DetokenizeBody, TokenizeBody
@@ -201,7 +207,11 @@ FACTS: Facts = {
         "schema": said("A JSON Schema, of draft 2020-12."),
     },
     StructuredOutputs: {"choice": {**_TEXTS, "description": "One of these."}},
-    ChatMessage: {"content": at_most(MOST_OBJECTS)},
+    SystemMessage: {"content": at_most(MOST_OBJECTS)},
+    DeveloperMessage: {"content": at_most(MOST_OBJECTS)},
+    UserMessage: {"content": at_most(MOST_OBJECTS)},
+    AssistantMessage: {"content": at_most(MOST_OBJECTS)},
+    ToolMessage: {"content": at_most(MOST_OBJECTS)},
     StreamOptions: {"include_usage": said("The last chunk has the usage, and no choices.")},
     TimeoutsBody: {
         "queue": {**_SECONDS, "description": "From its arrival to its seat."},

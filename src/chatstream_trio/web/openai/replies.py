@@ -117,6 +117,8 @@ class ChatCompletion(Reply, frozen=True):
     created: int
     """Unix time in seconds."""
     model: str
+    system_fingerprint: str
+    """Changes with what may change answers: the version, the model, its settings."""
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: list[dict[str, RankedToken] | None] | UnsetType = UNSET
@@ -173,6 +175,7 @@ class ChatCompletionChunk(Reply, frozen=True):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChunkChoice]
     """None in the one with the usage."""
     usage: Usage | UnsetType | None = UNSET
