@@ -22,12 +22,13 @@ from chatstream_trio.web.openai import described as openai_described
 from chatstream_trio.web.openai import routes as openai
 from chatstream_trio.web.openapi import own
 from chatstream_trio.web.openapi.routes import described
+from chatstream_trio.web.responses import described as responses_described
 from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
 BLUEPRINTS = (openai.blueprint, responses.blueprint, anthropic.blueprint, status.blueprint)
 BARE = (openai.bare, responses.bare, anthropic.bare)
-APIS = (openai_described.API, anthropic_described.API, own.API)
+APIS = (openai_described.API, responses_described.API, anthropic_described.API, own.API)
 """What is served, described."""
 ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
 """Below which paths errors have a shape of their own."""
