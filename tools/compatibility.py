@@ -27,6 +27,7 @@ from chatstream_trio.web.anthropic.described import MessageReply, MessagesUsage
 from chatstream_trio.web.anthropic.messages import Messages
 from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
+from chatstream_trio.web.completions.completions import Completions
 from chatstream_trio.web.dialect import Dialect, Given
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -45,11 +46,14 @@ Parser = Callable[[bytes, Unknown], Any]
 def by(dialect: Dialect) -> Parser:
     """What reads the bodies of a dialect, ranges included."""
     names = Names("model", ("*",))
-    return lambda body, unknown: dialect.parse(body, Given(names, 2**32, Timeouts(), unknown), iter)
+    return lambda body, unknown: dialect.parse(
+        body, Given(names, 2**32, Timeouts(), unknown, str), iter
+    )
 
 
 PARSERS: Mapping[str, Parser] = {
     "/v1/chat/completions": by(ChatCompletions()),
+    "/v1/completions": by(Completions()),
     "/v1/messages": by(Messages()),
     "/v1/responses": by(Responses()),
     "/v1/responses/input_tokens": lambda body, unknown: read(InputBody, body, iter, unknown).read(
@@ -376,7 +380,6 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     official = data["requests"].get(one.key, [])
     peers = data["peers"].get(one.key, {})
     known = {it.encode_name for it in msgspec.structs.fields(one.cls)}
-    tag = one.cls.__struct_config__.tag_field
     foreign = [*one.cls.foreign.harmless, *one.cls.foreign.labels]
     rows = [title, ""]
     if one.cls.foreign.empty:
@@ -385,8 +388,10 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*official, *sorted({*known, *peers, *foreign})]):
         whose = ["official"] if name in official else []
         whose += [peer for peer in peers.get(name, ()) if name not in official]
+        if name == one.cls.__struct_config__.tag_field:
+            continue
         seen = probe(one.parse, one.base, name)
-        said = verdict(seen, ours=name in {*known, tag}, empty=one.cls.foreign.empty)
+        said = verdict(seen, ours=name in known, empty=one.cls.foreign.empty)
         said = SAID.get(one.key, {}).get(name, said)
         rows.append(f"| `{name}` | {', '.join(whose) or '–'} | {said} |")
     return "\n".join([*rows, ""])

@@ -32,7 +32,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 def call(said: Any, unknown: Any = refuse_unknown) -> MessageCall:
     data = said if isinstance(said, bytes) else json.dumps(said).encode()
-    given = Given(Names(("scripted",)), 100, Timeouts(), unknown)
+    given = Given(Names(("scripted",)), 100, Timeouts(), unknown, lambda tokens: "")
     return Messages().parse(data, given, iter)
 
 
@@ -356,14 +356,14 @@ def test_a_kind_that_is_refused_says_which() -> None:
 def test_deep_input_is_refused_or_read() -> None:
     """Whatever the depth: never a mistake of ours."""
     read = 0
-    for depth in range(50, 1100):
+    for depth in range(1, 1100):
         deep = '{"a":' * depth + "1" + "}" * depth
         block = f'{{"type": "tool_use", "id": "t", "name": "n", "input": {deep}}}'
         turns = f'{{"role": "assistant", "content": [{block}]}}, {{"role": "user", "content": "x"}}'
         with suppress(InvalidRequest):
             call(f'{{"max_tokens": 1, "messages": [{turns}]}}'.encode())
             read += 1
-    assert 50 < read < 1000
+    assert 50 < read < 100
 
 
 async def test_what_is_wrong_holds_nothing() -> None:

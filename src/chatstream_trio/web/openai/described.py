@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from chatstream_trio import errors
 from chatstream_trio.request import MAX_ALLOWED, MAX_BAD_WORDS, MAX_SECONDS, MAX_STOP_STRINGS
+from chatstream_trio.validation.tools import MOST_TOOLS
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
+from chatstream_trio.web.openai.body import MOST_CHOICES, MOST_IDS, MOST_LOGPROBS, StreamOptions
 from chatstream_trio.web.openai.formats import MOST_CHOICES as MOST_TEXTS
 from chatstream_trio.web.openai.formats import JsonSchema, ResponseFormat, StructuredOutputs
 from chatstream_trio.web.openai.messages import (
@@ -25,14 +27,9 @@ from chatstream_trio.web.openai.replies import (
     Tokenized,
     Version,
 )
-from chatstream_trio.web.openai.schema import (
-    MOST_CHOICES,
-    MOST_IDS,
-    MOST_LOGPROBS,
-    ChatCompletionBody,
-    StreamOptions,
-)
+from chatstream_trio.web.openai.schema import ChatCompletionBody
 from chatstream_trio.web.openai.tokens import DetokenizeBody, TokenizeBody
+from chatstream_trio.web.openai.tools import AllowedNames, FunctionBody
 from chatstream_trio.web.openapi.endpoint import (
     Api,
     Endpoint,
@@ -48,9 +45,22 @@ from chatstream_trio.web.openapi.endpoint import (
 from chatstream_trio.web.timeouts import TimeoutsBody
 
 _GREETING = [{"role": "user", "content": "Good morning"}]
+_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "find_seat", "arguments": '{"row": 7}'},
+}
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find_seat",
+        "description": "Find a free seat.",
+        "parameters": {"type": "object", "properties": {"row": {"type": "integer"}}},
+    },
+}
 _HEAD = (
     '{"id":"chatcmpl-0e56e7720ecf7ebee7298daf","object":"chat.completion.chunk",'
-    '"created":1795218189,"model":"demo","choices":[{"index":0,'
+    '"created":1795218189,"model":"demo","system_fingerprint":"fp_2a5c7e0b91","choices":[{"index":0,'
 )
 _EVENTS = f"""\
 : queued position=2 eta=3.1
@@ -80,6 +90,16 @@ CHAT = Endpoint(
             "temperature": 0.7,
             "top_p": 0.9,
             "seed": 7,
+            "max_tokens": 16,
+        },
+        "tools": {
+            "messages": [
+                {"role": "user", "content": "Is there a seat?"},
+                {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+                {"role": "tool", "tool_call_id": "call_1", "content": "Seat 7 is free."},
+            ],
+            "tools": [_TOOL],
+            "tool_choice": "auto",
             "max_tokens": 16,
         },
         "several": {"messages": _GREETING, "n": 2, "stop": [".", "\n"], "max_tokens": 16},
@@ -143,11 +163,30 @@ _REST = (
 _SECONDS: Schema = {"exclusiveMinimum": 0, "maximum": MAX_SECONDS}
 _TOKENS: Schema = {"anyOf": [{"const": -1}, {"minimum": 1}]}
 _TEXTS: Schema = {"minItems": 1, "maxItems": MOST_TEXTS}
+_CONTENT: dict[str, Schema] = {"content": at_most(MOST_OBJECTS)}
+_OF_A_PROMPT: dict[str, Schema] = {
+    "tools": at_most(MOST_TOOLS, "The functions that the model may call."),
+    "chat_template_kwargs": said(
+        "Variables of the model's own template, such as `enable_thinking`."
+    ),
+    "add_generation_prompt": said(
+        "Whether the prompt ends with what opens an answer. Default: unless one is continued."
+    ),
+    "continue_final_message": said(
+        "Whether the answer goes on where the last message, an assistant's, ends."
+    ),
+}
 _A_MESSAGE: Schema = {"minItems": 1, "maxItems": MOST_OBJECTS}
 
 FACTS: Facts = {
     ChatCompletionBody: {
         "messages": {**_A_MESSAGE, "description": "The conversation so far."},
+        **_OF_A_PROMPT,
+        "tool_choice": said(
+            "Whether a tool is called, or which has to be. Default: as the model likes."
+        ),
+        "parallel_tool_calls": said("Whether an answer may call several tools. Default: it may."),
+        "include_reasoning": said("Whether reasoning is told. Default: it is."),
         "model": said("One of the names of the model that is served; default: it."),
         "stream": said("Send tokens as they come, in a stream of events."),
         "stream_options": said("Only with `stream`."),
@@ -207,11 +246,16 @@ FACTS: Facts = {
         "schema": said("A JSON Schema, of draft 2020-12."),
     },
     StructuredOutputs: {"choice": {**_TEXTS, "description": "One of these."}},
-    SystemMessage: {"content": at_most(MOST_OBJECTS)},
-    DeveloperMessage: {"content": at_most(MOST_OBJECTS)},
-    UserMessage: {"content": at_most(MOST_OBJECTS)},
-    AssistantMessage: {"content": at_most(MOST_OBJECTS)},
-    ToolMessage: {"content": at_most(MOST_OBJECTS)},
+    SystemMessage: _CONTENT,
+    DeveloperMessage: _CONTENT,
+    UserMessage: _CONTENT,
+    AssistantMessage: _CONTENT,
+    ToolMessage: {**_CONTENT, "tool_call_id": {"minLength": 1}},
+    FunctionBody: {
+        "name": {"pattern": "^[A-Za-z0-9_.-]{1,128}$"},
+        "strict": said("Whether arguments always follow the schema."),
+    },
+    AllowedNames: {"tools": at_most(MOST_OBJECTS)},
     StreamOptions: {"include_usage": said("The last chunk has the usage, and no choices.")},
     TimeoutsBody: {
         "queue": {**_SECONDS, "description": "From its arrival to its seat."},
@@ -221,6 +265,7 @@ FACTS: Facts = {
     TokenizeBody: {
         "prompt": said("A text; or `messages`."),
         "messages": {**_A_MESSAGE, "description": "A conversation: the tokens of its prompt."},
+        **_OF_A_PROMPT,
         "model": said("One of the names of the model that is served; default: it."),
     },
     DetokenizeBody: {

@@ -19,7 +19,7 @@ from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts, check_text
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire
-from chatstream_trio.web.openai.schema import MOST_LOGPROBS
+from chatstream_trio.web.openai.body import MOST_LOGPROBS
 from chatstream_trio.web.responses.foreign import CHANGES_NOTHING, HABITS, REASONING_LABELS
 from chatstream_trio.web.responses.formats import TextBody
 from chatstream_trio.web.responses.items import InputItem, Turns
