@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import pytest
 
 NEEDS_TORCH = (
+    "web/test_completions.py",
     "web/test_front_ends.py",
     "web/test_langchain.py",
     "web/test_npm_clients.py",

@@ -75,8 +75,10 @@ LINES = {
     "web/responses": "conversation errors events generation grammars/grammar aside request web"
     " web/bodies web/openai"
     " | attrs msgspec quart werkzeug",
-    "web/app.py": "service settings web web/anthropic web/gates web/openai web/openapi"
-    " web/responses web/transport | quart quart_trio trio werkzeug",
+    "web/completions": "aside errors events generation request web web/bodies web/openai"
+    " web/openapi | attrs msgspec quart",
+    "web/app.py": "service settings web web/anthropic web/completions web/gates web/openai"
+    " web/openapi web/responses web/transport | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",

@@ -26,6 +26,7 @@ from chatstream_trio.request import Timeouts
 from chatstream_trio.web.anthropic.messages import Messages
 from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
+from chatstream_trio.web.completions.completions import Completions
 from chatstream_trio.web.dialect import Dialect, Given
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -41,11 +42,14 @@ Parser = Callable[[bytes, Unknown], Any]
 def by(dialect: Dialect) -> Parser:
     """What reads the bodies of a dialect, ranges included."""
     names = Names("model", ("*",))
-    return lambda body, unknown: dialect.parse(body, Given(names, 2**32, Timeouts(), unknown), iter)
+    return lambda body, unknown: dialect.parse(
+        body, Given(names, 2**32, Timeouts(), unknown, str), iter
+    )
 
 
 PARSERS: Mapping[str, Parser] = {
     "/v1/chat/completions": by(ChatCompletions()),
+    "/v1/completions": by(Completions()),
     "/v1/messages": by(Messages()),
 }
 """Of the endpoints where a struct alone does not say what is refused."""

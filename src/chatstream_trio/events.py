@@ -85,12 +85,12 @@ class RankedToken:
     logprob: float
     """Natural logarithm of its probability."""
     rank: int
-    """Its place among all tokens; 1 is the likeliest."""
+    """Its place among all tokens; 1 is the likeliest. 0 where nothing is known: at the first."""
 
 
 OfPrompt: TypeAlias = Callable[[], Sequence[Sequence[RankedToken]]]
-"""Makes, for each token of a prompt but the first, itself and behind it the likeliest ones. Of a
-long prompt that takes a while."""
+"""Makes, for each token of a prompt, itself and behind it the likeliest ones. Of a long prompt that
+takes a while."""
 
 
 @frozen

@@ -165,8 +165,8 @@ class House:
             raise EngineFailed(str(self.failure))
         self._engine.check()
 
-    def check_number(self, number: int) -> None:
-        """Pass if so many answers of one client may sit at once.
+    def check_number(self, number: int, param: str) -> None:
+        """Pass if so many answers of one client may sit at once; ``param`` asks for them.
 
         Raises:
             InvalidRequest: They may not, and so would wait for one another for ever.
@@ -174,7 +174,7 @@ class House:
         most = min(self.settings.max_active, self.settings.max_active_per_key or number)
         if number > most:
             raise InvalidRequest(
-                f"{number} answers are asked for at once; at most {most} can be", param="n"
+                f"{number} answers are asked for at once; at most {most} can be", param=param
             )
 
     @property

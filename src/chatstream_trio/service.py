@@ -166,7 +166,7 @@ class ChatStream(House):
         codec = self.codec
         id = id or secrets.token_hex(12)
         self._requests.check_id(id)
-        self.check_number(len(requests) * choices)
+        self.check_number(len(requests) * choices, requests[0].param if choices == 1 else "n")
         make = partial(
             Generation,
             id=id,

@@ -15,7 +15,7 @@ from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio
 
-PATHS = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"]
 """Of the APIs that answer, each in its dialect."""
 LONG = " ".join(f"word{i}" for i in range(3000))
 
@@ -24,6 +24,8 @@ def body_for(path: str, text: str, **fields: Any) -> dict[str, Any]:
     """The same for each API."""
     if "responses" in path:
         return {"input": text, **fields}
+    if path == "/v1/completions":
+        return {"prompt": text, "max_tokens": 10**5, **fields}
     return chat_body(text, **({"max_tokens": 10**5} if "messages" in path else {}), **fields)
 
 

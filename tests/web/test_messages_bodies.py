@@ -32,7 +32,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 def call(said: Any, unknown: Any = refuse_unknown) -> MessageCall:
     data = said if isinstance(said, bytes) else json.dumps(said).encode()
-    given = Given(Names(("scripted",)), 100, Timeouts(), unknown)
+    given = Given(Names(("scripted",)), 100, Timeouts(), unknown, lambda tokens: "")
     return Messages().parse(data, given, iter)
 
 

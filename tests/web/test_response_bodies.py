@@ -28,7 +28,7 @@ def parse(strict: bool = False, **body: Any) -> tuple[ResponseCall, list[str]]:
     """What is asked, and what was passed over."""
     passed: list[str] = []
     unknown = refuse_unknown if strict else passed.append
-    given = Given(Names(("scripted",)), 100, Timeouts(), unknown)
+    given = Given(Names(("scripted",)), 100, Timeouts(), unknown, lambda tokens: "")
     return Responses().parse(as_bytes({"input": "a", **body}), given, iter), passed
 
 

@@ -164,7 +164,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"grammar": "root :"}, "grammar", "cannot be compiled"),
     ({"guided_json": "{"}, "guided_json", "Expecting property name"),
     ({"guided_json": '{"items":' * 30_000 + "{}" + "}" * 30_000}, "guided_json", "more than"),
-    ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "nothing ends"),
+    ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos", "nothing may end"),
 ]
 
 

@@ -119,7 +119,7 @@ class Output:
         asked = self._request.prompt_logprobs is not None
         if asked and is_there and self.answer.of_prompt is None:
             bytes_of, found = self._transcript.bytes_of, outcome.prompt_logprobs
-            self.answer.of_prompt = partial(_of_prompt, self._prompt[1:], found, bytes_of)
+            self.answer.of_prompt = partial(_of_prompt, self._prompt, found, bytes_of)
 
     def _say(self, pieces: Sequence[Piece]) -> None:
         """Say them, with how likely the tokens were that nothing was said of yet."""
@@ -142,8 +142,9 @@ class Output:
 def _of_prompt(
     tokens: Sequence[int], found: Sequence[Likelihood], bytes_of: Callable[[int], bytes]
 ) -> list[list[RankedToken]]:
-    told = []
-    for token, likely in zip(tokens, found, strict=True):
+    first, *others = tokens
+    told = [[RankedToken(first, bytes_of(first), 0.0, 0)]]
+    for token, likely in zip(others, found, strict=True):
         best = enumerate(likely.best, 1)
         told.append(
             [

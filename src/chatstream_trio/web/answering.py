@@ -134,7 +134,7 @@ async def _read(chat: ChatStream, dialect: Dialect) -> Call:
     """What is asked. What is large is read aside."""
     timeouts = timeouts_in(request.headers)
     data = await read_body(request, chat.settings.max_body_bytes)
-    given = Given(chat.names, chat.info.vocab_size, timeouts, current_ignored())
+    given = Given(chat.names, chat.info.vocab_size, timeouts, current_ignored(), chat.codec.decode)
     if len(data) < LARGE_BODY:
         return dialect.parse(data, given, iter)
     return await chat.aside(lambda: dialect.parse(data, given, with_pauses), size=len(data))

@@ -13,6 +13,8 @@ from chatstream_trio.web import status
 from chatstream_trio.web.anthropic import described as anthropic_described
 from chatstream_trio.web.anthropic import routes as anthropic
 from chatstream_trio.web.anthropic.replies import error_json
+from chatstream_trio.web.completions import described as completions_described
+from chatstream_trio.web.completions import routes as completions
 from chatstream_trio.web.current import set_chat
 from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
@@ -22,12 +24,25 @@ from chatstream_trio.web.openai import described as openai_described
 from chatstream_trio.web.openai import routes as openai
 from chatstream_trio.web.openapi import own
 from chatstream_trio.web.openapi.routes import described
+from chatstream_trio.web.responses import described as responses_described
 from chatstream_trio.web.responses import routes as responses
 from chatstream_trio.web.transport.connection import RequestConnection
 
-BLUEPRINTS = (openai.blueprint, responses.blueprint, anthropic.blueprint, status.blueprint)
-BARE = (openai.bare, responses.bare, anthropic.bare)
-APIS = (openai_described.API, anthropic_described.API, own.API)
+BLUEPRINTS = (
+    openai.blueprint,
+    completions.blueprint,
+    responses.blueprint,
+    anthropic.blueprint,
+    status.blueprint,
+)
+BARE = (openai.bare, completions.bare, responses.bare, anthropic.bare)
+APIS = (
+    openai_described.API,
+    completions_described.API,
+    responses_described.API,
+    anthropic_described.API,
+    own.API,
+)
 """What is served, described."""
 ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
 """Below which paths errors have a shape of their own."""

@@ -8,7 +8,7 @@ know no API. A dialect knows no connection, no seat and no engine; a new one is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class Given:
     """Those of the headers; the shorter of theirs and the body's counts."""
     unknown: Unknown
     """To be told of fields that nobody knows."""
+    decode: Callable[[Sequence[int]], str]
+    """The text of tokens: see :meth:`~chatstream_trio.text.codec.Codec.decode`."""
 
 
 @frozen

@@ -102,7 +102,7 @@ class ChatChunks(Chunks):
     def _say_place(self, queued: Queued) -> bytes:
         chunk = super()._say_place(queued)
         if self.include_queue:
-            chunk += sse.data({"queue": _queue_json(queued)})
+            chunk += sse.data({"queue": queue_json(queued)})
         return chunk
 
     def _chunk(
@@ -156,7 +156,8 @@ def logprobs_json(likely: Sequence[TokenLikelihood]) -> dict[str, Any]:
 
 def prompt_logprobs_json(of_prompt: OfPrompt) -> list[dict[str, Any] | None]:
     """vLLM's shape of them: nothing for the first token, and for each other its own id first."""
-    return [None, *({str(it.id): _ranked_json(it) for it in place} for place in of_prompt())]
+    _, *places = of_prompt()
+    return [None, *({str(it.id): _ranked_json(it) for it in place} for place in places)]
 
 
 def _ranked_json(it: RankedToken) -> dict[str, Any]:
@@ -184,6 +185,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _queue_json(queued: Queued) -> dict[str, Any]:
+def queue_json(queued: Queued) -> dict[str, Any]:
+    """Ours: where a request stands in the line."""
     eta = None if queued.eta_seconds is None else round(queued.eta_seconds, 1)
     return {"status": "queued", "position": queued.position, "eta_seconds": eta}

@@ -6,6 +6,7 @@ from chatstream_trio import errors
 from chatstream_trio.request import MAX_ALLOWED, MAX_BAD_WORDS, MAX_SECONDS, MAX_STOP_STRINGS
 from chatstream_trio.validation.tools import MOST_TOOLS
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
+from chatstream_trio.web.openai.body import MOST_CHOICES, MOST_IDS, MOST_LOGPROBS, StreamOptions
 from chatstream_trio.web.openai.formats import MOST_CHOICES as MOST_TEXTS
 from chatstream_trio.web.openai.formats import JsonSchema, ResponseFormat, StructuredOutputs
 from chatstream_trio.web.openai.messages import (
@@ -26,13 +27,7 @@ from chatstream_trio.web.openai.replies import (
     Tokenized,
     Version,
 )
-from chatstream_trio.web.openai.schema import (
-    MOST_CHOICES,
-    MOST_IDS,
-    MOST_LOGPROBS,
-    ChatCompletionBody,
-    StreamOptions,
-)
+from chatstream_trio.web.openai.schema import ChatCompletionBody
 from chatstream_trio.web.openai.tokens import DetokenizeBody, TokenizeBody
 from chatstream_trio.web.openai.tools import AllowedNames, FunctionBody
 from chatstream_trio.web.openapi.endpoint import (

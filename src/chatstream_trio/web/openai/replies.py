@@ -13,7 +13,7 @@ from chatstream_trio.web.openapi.endpoint import Reply
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class CalledFunction(Reply, frozen=True):
+class FunctionCall(Reply, frozen=True):
     """The function that is called."""
 
     name: str
@@ -26,7 +26,7 @@ class ToolCall(Reply, frozen=True):
 
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: FunctionCall
 
 
 class ChatAnswer(Reply, frozen=True):

@@ -146,9 +146,10 @@ class _Operation:
 
     def _responses(self) -> dict[int, dict[str, Any]]:
         one = self.endpoint
-        fine: dict[str, Any] = {"description": "It is done.", "content": self._content()}
-        self._say_always(fine)
-        found = {200: fine}
+        found: dict[int, dict[str, Any]] = {}
+        if one.exists:
+            found[200] = {"description": "It is done.", "content": self._content()}
+            self._say_always(found[200])
         for status, kind in one.also.items():
             found[status] = {"description": f"{HTTPStatus(status).phrase}."}
             if kind is not None:

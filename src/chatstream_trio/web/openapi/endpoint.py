@@ -110,6 +110,8 @@ class Endpoint:
     """Types of replies with another status that are no errors; None: nothing is in it."""
     places: Mapping[str, Schema] = field(factory=dict)
     """What may be put into the path."""
+    exists: bool = True
+    """Whether there is a 200 at all. Some paths only say why there is nothing."""
     answers: bool = False
     """Whether it takes a seat: it has an id, deadlines, and many ways to fail."""
     keyed: bool = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
@@ -40,7 +41,8 @@ class Schemas:
 
     def __attrs_post_init__(self) -> None:
         types = list(dict.fromkeys([*self.types, *self.facts, *_classes_in(self.types)]))
-        roots, components = msgspec.json.schema_components(types, ref_template=_PLACE)
+        made = msgspec.json.schema_components(types, ref_template=_PLACE)
+        roots, components = _with_short_names(*made)
         self.components = dict(sorted(components.items()))
         self._roots = dict(zip(types, roots, strict=True))
         for kind, root in self._roots.items():
@@ -64,6 +66,19 @@ class Schemas:
                 _narrow(told, keywords)
         unknown = set(facts) - set(schema.get("properties", {}))
         assert not unknown, f"{kind.__name__} has no {unknown}"
+
+
+def _with_short_names(roots: Any, components: dict[str, Any]) -> Any:
+    """The same, where several APIs have classes of one name: those have the module's folder in
+    theirs, and not all that is above it."""
+    short = {name: ".".join(name.split(".")[-3::2]) for name in components if "." in name}
+    assert len({*short.values()}) == len(short), short
+    text = json.dumps(roots)
+    rest = json.dumps({short.get(name, name): it for name, it in components.items()})
+    for name, wanted in short.items():
+        place, other = (f'"{_PLACE.format(name=it)}"' for it in (name, wanted))
+        text, rest = text.replace(place, other), rest.replace(place, other)
+    return json.loads(text), json.loads(rest)
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from chatstream_trio.web.answering import json_response
 from chatstream_trio.web.bodies.body_reader import read_body
 from chatstream_trio.web.bodies.reading import read
 from chatstream_trio.web.current import current_chat, current_client, current_ignored
-from chatstream_trio.web.responses.schema import PromptBody
+from chatstream_trio.web.responses.schema import InputBody
 
 
 async def count_tokens() -> Response:
@@ -24,7 +24,7 @@ async def count_tokens() -> Response:
     codec, names, unknown = chat.codec, chat.names, current_ignored()
 
     def count() -> int:
-        said = read(PromptBody, body, with_pauses, unknown)
+        said = read(InputBody, body, with_pauses, unknown)
         names.check(said.model)
         return len(codec.read(said.read(with_pauses, unknown).request.said).tokens)
 

@@ -35,7 +35,9 @@ async def cancel(id: str) -> Response:
     ended = chat.cancel(id, key=client.reach)
     head = Head(ended.id, chat.model_id, int(time.time()))
     usage = Usage(ended.prompt_tokens, ended.completion_tokens)
-    return json_response(Reply(head, ResponseBody().echo([])).over(ended.outcome.value, usage))
+    return json_response(
+        Reply(head, ResponseBody(input=[]).echo([])).over(ended.outcome.value, usage)
+    )
 
 
 async def look_up(id: str) -> Response:

@@ -19,7 +19,7 @@ from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.grammars.grammar import Grammar
 from chatstream_trio.request import ChatRequest, SamplingOptions, Timeouts, check_text
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, Wire
-from chatstream_trio.web.openai.schema import MOST_LOGPROBS
+from chatstream_trio.web.openai.body import MOST_LOGPROBS
 from chatstream_trio.web.responses.foreign import CHANGES_NOTHING, HABITS, REASONING_LABELS
 from chatstream_trio.web.responses.formats import TextBody
 from chatstream_trio.web.responses.items import InputItem, Turns
@@ -57,11 +57,11 @@ class StreamOptions(Wire, frozen=True):
     """Padding against those who watch the length of packets; there is none here."""
 
 
-class PromptBody(Wire, frozen=True):
+class InputBody(Wire, frozen=True):
     """What of a body the prompt is made of; the body of ``POST /v1/responses/input_tokens``."""
 
     foreign = Foreign(CHANGES_NOTHING, HABITS)
-    input: str | list[InputItem] | None = None
+    input: str | list[InputItem]
     model: str | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
@@ -104,8 +104,6 @@ class PromptBody(Wire, frozen=True):
         return Asked(request, toolbox, kept)
 
     def _messages(self, toolbox: Toolbox, walk: Walk) -> list[Message]:
-        if self.input is None:
-            raise InvalidRequest("input: missing required field `input`", param="input")
         turns = Turns(toolbox, walk)
         if self.instructions is not None:
             check_text(self.instructions, "instructions")
@@ -133,7 +131,7 @@ class PromptBody(Wire, frozen=True):
         return None if asked is None else asked.grammar()
 
 
-class ResponseBody(PromptBody, frozen=True):
+class ResponseBody(InputBody, frozen=True):
     """The body of ``POST /v1/responses``."""
 
     foreign = Foreign(CHANGES_NOTHING, HABITS)

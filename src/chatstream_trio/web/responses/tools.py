@@ -22,7 +22,7 @@ from chatstream_trio.web.responses.foreign import TOOL_LABELS
 
 MOST_TOOLS = 128
 """As many as OpenAI takes."""
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _PASSED_OVER = re.compile(
     r"(web_search(_preview)?(_\d{4}_\d{2}_\d{2})?|image_generation|tool_search)"
 )
@@ -227,7 +227,7 @@ def _tool(
 
 def _name(function: Function, at: str) -> str:
     name = function.name
-    if name is None or not _NAME.fullmatch(name):
+    if name is None or not NAME.fullmatch(name):
         raise InvalidRequest(
             "a name is 1 to 128 of A-Z, a-z, 0-9, '_', '-' and '.'", param=f"{at}.name"
         )

@@ -1,0 +1,1 @@
+"""OpenAI's completions: what comes after a text, or after tokens, as they are."""
