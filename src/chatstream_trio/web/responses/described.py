@@ -7,7 +7,7 @@ from typing import Any
 from chatstream_trio import errors
 from chatstream_trio.request import MAX_STOP_STRINGS
 from chatstream_trio.web.bodies.reading import MOST_OBJECTS
-from chatstream_trio.web.openai.schema import MOST_LOGPROBS
+from chatstream_trio.web.openai.body import MOST_LOGPROBS
 from chatstream_trio.web.openapi.endpoint import (
     Api,
     Endpoint,
