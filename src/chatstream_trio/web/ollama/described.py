@@ -34,7 +34,7 @@ class OllamaError(Reply, frozen=True):
     error: str
 
 
-class CalledFunction(Reply, frozen=True):
+class Called(Reply, frozen=True):
     """The function that is called."""
 
     name: str
@@ -45,7 +45,7 @@ class Call(Reply, frozen=True):
     """A call of one of the tools."""
 
     id: str
-    function: CalledFunction
+    function: Called
 
 
 class Said(Reply, frozen=True):
