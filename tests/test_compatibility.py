@@ -53,3 +53,27 @@ def test_a_verdict_is_found_by_trying(tool: dict[str, Any]) -> None:
     seen = tool["probe"](refuses, {"prompt": "x"}, "suffix")
     assert tool["verdict"](seen, ours=True) == "refused: 400 `unsupported_parameter`"
     assert tool["verdict"](tool["probe"](refuses, {}, "prompt"), ours=True) == "yes"
+
+
+def test_a_field_that_is_ours_may_not_take_every_value(tool: dict[str, Any]) -> None:
+    """One that is refused unless it says nothing, and one of which a value is passed over."""
+    responses = rows(tool["PAGE"].read_text(), "## `POST /v1/responses`")
+    assert responses["background"].startswith("refused")
+    assert responses["background"].endswith("unless it is `false` or `null`")
+    assert responses["truncation"] == 'yes; `"auto"`: unknown'
+    assert responses["temperature"] == "yes"
+
+
+def test_what_is_said_by_hand_is_of_fields_that_there_are(tool: dict[str, Any]) -> None:
+    """And it is on the page."""
+    page = tool["PAGE"].read_text()
+    for key, said in tool["SAID"].items():
+        path, _, place = key.partition(" ")
+        heading = f"### `{place}` of `{path}`" if place else f"## `POST {path}`"
+        assert rows(page, heading).items() >= said.items()
+
+
+def test_each_heading_is_there_once(tool: dict[str, Any]) -> None:
+    """Objects of several kinds in one place are told apart."""
+    headings = [line for line in tool["PAGE"].read_text().splitlines() if line.startswith("#")]
+    assert len(set(headings)) == len(headings)

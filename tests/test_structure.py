@@ -73,7 +73,7 @@ LINES = {
     "web/anthropic": "conversation errors events generation aside request service web web/bodies"
     " web/openapi | attrs msgspec quart",
     "web/responses": "conversation errors events generation grammars/grammar aside request web"
-    " web/bodies web/openai"
+    " web/bodies web/openai web/openapi"
     " | attrs msgspec quart werkzeug",
     "web/completions": "aside errors events generation request web web/bodies web/openai"
     " web/openapi | attrs msgspec quart",

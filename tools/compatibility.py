@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 from chatstream_trio.errors import InvalidRequest, UnsupportedField
 from chatstream_trio.house import Names
 from chatstream_trio.request import Timeouts
+from chatstream_trio.web.anthropic.described import MessageReply, MessagesUsage
 from chatstream_trio.web.anthropic.messages import Messages
 from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
@@ -33,6 +34,9 @@ from chatstream_trio.web.ollama.call import NothingAsked, Ollama
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
 from chatstream_trio.web.openapi.endpoint import Endpoint, Reply
+from chatstream_trio.web.responses import shapes
+from chatstream_trio.web.responses.call import Responses
+from chatstream_trio.web.responses.schema import InputBody
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reference/compatibility.md"
@@ -58,6 +62,10 @@ PARSERS: Mapping[str, Parser] = {
     "/v1/messages": by(Messages()),
     "/api/chat": by(Ollama(chat=True)),
     "/api/generate": by(Ollama(chat=False)),
+    "/v1/responses": by(Responses()),
+    "/v1/responses/input_tokens": lambda body, unknown: read(InputBody, body, iter, unknown).read(
+        iter, unknown
+    ),
 }
 """Of the endpoints where a struct alone does not say what is refused."""
 
@@ -70,6 +78,15 @@ OFFICIAL: Mapping[str, tuple[str, ...]] = {
     "/v1/chat/completions stream_options": ("openai.types.chat:ChatCompletionStreamOptionsParam",),
     "/v1/completions": ("openai.types.completion_create_params:CompletionCreateParams",),
     "/v1/responses": ("openai.types.responses.response_create_params:ResponseCreateParams",),
+    "/v1/responses input[]": ("openai.types.responses:ResponseInputItemParam",),
+    "/v1/responses tools[]": ("openai.types.responses:ToolParam",),
+    "/v1/responses text": ("openai.types.responses:ResponseTextConfigParam",),
+    "/v1/responses text.format": ("openai.types.responses:ResponseFormatTextConfigParam",),
+    "/v1/responses reasoning": ("openai.types.shared_params:Reasoning",),
+    "/v1/responses stream_options": (
+        "openai.types.responses.response_create_params:StreamOptions",
+    ),
+    "/v1/responses/input_tokens": ("openai.types.responses:InputTokenCountParams",),
     "/v1/embeddings": ("openai.types.embedding_create_params:EmbeddingCreateParams",),
     "/v1/messages": ("anthropic.types.message_create_params:MessageCreateParams",),
     "/v1/messages/count_tokens": (
@@ -96,16 +113,49 @@ REPLIES: tuple[tuple[str, str, type[Reply]], ...] = (
         replies.CompletionTokensDetails,
     ),
     ("Model", "openai.types:Model", replies.Model),
+    ("Response", "openai.types.responses:Response", shapes.Response),
+    (
+        "ResponseOutputMessage",
+        "openai.types.responses:ResponseOutputMessage",
+        shapes.MessageOutput,
+    ),
+    (
+        "ResponseReasoningItem",
+        "openai.types.responses:ResponseReasoningItem",
+        shapes.ReasoningOutput,
+    ),
+    (
+        "ResponseFunctionToolCall",
+        "openai.types.responses:ResponseFunctionToolCall",
+        shapes.CallOutput,
+    ),
+    ("ResponseUsage", "openai.types.responses:ResponseUsage", shapes.ResponseUsage),
+    ("Message", "anthropic.types:Message", MessageReply),
+    ("Usage", "anthropic.types:Usage", MessagesUsage),
 )
 """Official replies and ours."""
 
 PROBES: tuple[Any, ...] = (
     *(True, False, 0, 1, -1, 7, 0.5),
-    *("", "x", "none", "auto", "default", "low", "medium", "high"),
+    *("", "x", "none", "auto", "default", "low", "medium", "high", "disabled"),
     *([], ["x"], ["text"], [7], [{}]),
     *({}, {"x": 1}, {"x": "y"}, {"type": "text"}, {"type": "json_object"}),
 )
 """What is tried for each field."""
+_REPEATED = "no effect; the reply repeats it"
+SAID: Mapping[str, Mapping[str, str]] = {
+    "/v1/responses": {
+        "store": "no effect: nothing is kept, and the reply says so",
+        "service_tier": "no effect",
+        **dict.fromkeys(("max_tool_calls", "metadata", "prompt_cache_key"), _REPEATED),
+        **dict.fromkeys(("safety_identifier", "user"), _REPEATED),
+    },
+    "/v1/responses stream_options": {"include_obfuscation": "no effect"},
+    "/v1/responses reasoning": {"summary": _REPEATED},
+    "/v1/responses text": {"verbosity": 'unknown, unless it is `"medium"` or `null`'},
+    "/v1/chat/completions stream_options": {"include_obfuscation": "no effect"},
+}
+"""What becomes of fields that a struct has for nothing: no trying tells."""
 NOTHING: tuple[Any, ...] = (False, "", [], {})
 REFUSED = "refused: 400 `unsupported_parameter`"
 
@@ -149,7 +199,7 @@ def verdict(seen: Seen, *, ours: bool, empty: bool = False) -> str:
         empty: Whether it is said elsewhere that any field may say nothing.
     """
     if ours:
-        return "yes" if seen.fine or not seen.unsupported else REFUSED
+        return verdict_of_ours(seen)
     worst = REFUSED if seen.unsupported else "unknown"
     fine = in_words([value for value in seen.fine if not (empty and says_nothing(value))])
     if not fine:
@@ -160,6 +210,15 @@ def verdict(seen: Seen, *, ours: bool, empty: bool = False) -> str:
     if seen.unsupported and all(word[0] == "`" for word in fine):
         return f"{REFUSED}, unless it is {values}"
     return f"no effect, if it is {values}; else {worst}"
+
+
+def verdict_of_ours(seen: Seen) -> str:
+    """In words, of a field that a struct has: it may be there only to be refused."""
+    if seen.unsupported and all(says_nothing(value) for value in seen.fine):
+        values = " or ".join([*in_words(seen.fine), "`null`"])
+        return f"{REFUSED}, unless it is {values}" if seen.fine else REFUSED
+    ignored = " or ".join(in_words(seen.ignored))
+    return f"yes; {ignored}: unknown" if ignored else "yes"
 
 
 def says_nothing(value: Any) -> bool:
@@ -209,6 +268,13 @@ class Object:
     def place(self) -> str:
         """Where in the body; nothing for the body itself."""
         return self.key.partition(" ")[2]
+
+    @property
+    def title(self) -> str:
+        """The place, and which of the objects that may be there."""
+        config = self.cls.__struct_config__
+        which = f" with the {config.tag_field} `{config.tag}`" if config.tag_field else ""
+        return f"`{self.place}`{which}"
 
 
 def objects(endpoint: Endpoint) -> Iterator[Object]:
@@ -302,7 +368,7 @@ def page(data: Mapping[str, Any]) -> str:
                 described.add(endpoint.path)
                 for one in objects(endpoint):
                     if one.cls in told:
-                        parts.append(f"`{one.place}` is as in `{told[one.cls]}`.\n")
+                        parts.append(f"{one.title} is as in `{told[one.cls]}`.\n")
                     else:
                         parts.append(table(one, data))
                         told[one.cls] = one.path
@@ -317,13 +383,11 @@ def page(data: Mapping[str, Any]) -> str:
 
 def table(one: Object, data: Mapping[str, Any]) -> str:
     """The fields of an object of a request."""
-    title = f"### `{one.place}` of `{one.path}`" if one.place else f"## `POST {one.path}`"
-    config = one.cls.__struct_config__
-    if config.tag_field is not None:
-        title += f", with the {config.tag_field} `{config.tag}`"
+    title = f"### {one.title} of `{one.path}`" if one.place else f"## `POST {one.path}`"
     official = data["requests"].get(one.key, [])
     peers = data["peers"].get(one.key, {})
     known = {it.encode_name for it in msgspec.structs.fields(one.cls)}
+    tag = one.cls.__struct_config__.tag_field
     foreign = [*one.cls.foreign.harmless, *one.cls.foreign.labels]
     rows = [title, ""]
     if one.cls.foreign.empty:
@@ -332,10 +396,9 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*official, *sorted({*known, *peers, *foreign})]):
         whose = ["official"] if name in official else []
         whose += [peer for peer in peers.get(name, ()) if name not in official]
-        if name == config.tag_field:
-            continue
         seen = probe(one.parse, one.base, name)
-        said = verdict(seen, ours=name in known, empty=one.cls.foreign.empty)
+        said = verdict(seen, ours=name in {*known, tag}, empty=one.cls.foreign.empty)
+        said = SAID.get(one.key, {}).get(name, said)
         rows.append(f"| `{name}` | {', '.join(whose) or '–'} | {said} |")
     return "\n".join([*rows, ""])
 

@@ -39,7 +39,7 @@ from house import ask, open_house
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 HEAD = Head("resp_1", "scripted", 7)
-ECHO = ResponseBody().echo([])
+ECHO = ResponseBody(input=[]).echo([])
 USAGE = Usage(5, 4, 2, 1)
 
 
