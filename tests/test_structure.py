@@ -77,8 +77,10 @@ LINES = {
     " | attrs msgspec quart werkzeug",
     "web/completions": "aside errors events generation request web web/bodies web/openai"
     " web/openapi | attrs msgspec quart",
-    "web/app.py": "service settings web web/anthropic web/completions web/gates web/openai"
-    " web/openapi web/responses web/transport | quart quart_trio trio werkzeug",
+    "web/ollama": "conversation engine errors events generation grammars/grammar house aside"
+    " request service web web/bodies web/openai web/openapi | attrs msgspec quart",
+    "web/app.py": "service settings web web/anthropic web/completions web/gates web/ollama"
+    " web/openai web/openapi web/responses web/transport | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",
     "console.py": "bench errors | attrs httpx rich",

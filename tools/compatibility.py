@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -29,6 +30,7 @@ from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
 from chatstream_trio.web.completions.completions import Completions
 from chatstream_trio.web.dialect import Dialect, Given
+from chatstream_trio.web.ollama.call import NothingAsked, Ollama
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
 from chatstream_trio.web.openapi.endpoint import Endpoint, Reply
@@ -46,15 +48,20 @@ Parser = Callable[[bytes, Unknown], Any]
 def by(dialect: Dialect) -> Parser:
     """What reads the bodies of a dialect, ranges included."""
     names = Names("model", ("*",))
-    return lambda body, unknown: dialect.parse(
-        body, Given(names, 2**32, Timeouts(), unknown, str), iter
-    )
+
+    def parse(body: bytes, unknown: Unknown) -> None:
+        with suppress(NothingAsked):
+            dialect.parse(body, Given(names, 2**32, Timeouts(), unknown, str), iter)
+
+    return parse
 
 
 PARSERS: Mapping[str, Parser] = {
     "/v1/chat/completions": by(ChatCompletions()),
     "/v1/completions": by(Completions()),
     "/v1/messages": by(Messages()),
+    "/api/chat": by(Ollama(chat=True)),
+    "/api/generate": by(Ollama(chat=False)),
     "/v1/responses": by(Responses()),
     "/v1/responses/input_tokens": lambda body, unknown: read(InputBody, body, iter, unknown).read(
         iter, unknown

@@ -15,7 +15,7 @@ from conftest import GUARD, wait_until
 
 pytestmark = pytest.mark.trio
 
-PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"]
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/api/chat"]
 """Of the APIs that answer, each in its dialect."""
 LONG = " ".join(f"word{i}" for i in range(3000))
 

@@ -12,6 +12,7 @@ import trio
 
 from chatstream_trio.events import Event, Queued, Usage
 from chatstream_trio.generation.generation import Generation
+from chatstream_trio.generation.phases import Phases
 from chatstream_trio.generation.reader import Bell, Reader
 
 
@@ -68,6 +69,10 @@ class Chorus:
     def usage(self, choice: int) -> Usage:
         """Tokens of a choice so far; maybe more than was read of it yet."""
         return self._generations[choice].usage
+
+    def phases(self, choice: int) -> Phases:
+        """When a choice came to what."""
+        return self._generations[choice].phases
 
     def queued(self) -> Queued | None:
         """Place and expected wait of the first that waits; None when none does."""

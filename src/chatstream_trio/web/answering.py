@@ -178,4 +178,11 @@ def _whole(generation: Generation) -> Whole:
     finished = generation.answer.finished
     assert finished is not None, "a generation ends with Finished or an error"
     answer = generation.answer
-    return Whole(answer.whole, finished.reason, finished.usage, finished.stop, answer.of_prompt)
+    return Whole(
+        answer.whole,
+        finished.reason,
+        finished.usage,
+        finished.stop,
+        answer.of_prompt,
+        generation.phases,
+    )

@@ -20,6 +20,9 @@ from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
 from chatstream_trio.web.gates.paths import Paths
+from chatstream_trio.web.ollama import described as ollama_described
+from chatstream_trio.web.ollama import replies as ollama_replies
+from chatstream_trio.web.ollama import routes as ollama
 from chatstream_trio.web.openai import described as openai_described
 from chatstream_trio.web.openai import routes as openai
 from chatstream_trio.web.openapi import own
@@ -35,16 +38,20 @@ BLUEPRINTS = (
     anthropic.blueprint,
     status.blueprint,
 )
-BARE = (openai.bare, completions.bare, responses.bare, anthropic.bare)
+BARE = (openai.bare, completions.bare, responses.bare, anthropic.bare, ollama.blueprint)
 APIS = (
     openai_described.API,
     completions_described.API,
     responses_described.API,
     anthropic_described.API,
+    ollama_described.API,
     own.API,
 )
 """What is served, described."""
-ERRORS = {prefix + anthropic.PATH: error_json for prefix in ("/v1", "")}
+ERRORS = {
+    "/api": ollama_replies.error_json,
+    **{prefix + anthropic.PATH: error_json for prefix in ("/v1", "")},
+}
 """Below which paths errors have a shape of their own."""
 
 

@@ -28,6 +28,7 @@ from chatstream_trio.events import (
     Usage,
 )
 from chatstream_trio.generation.chorus import Chorus
+from chatstream_trio.generation.phases import Phases
 from chatstream_trio.house import Names
 from chatstream_trio.request import Request, Timeouts
 from chatstream_trio.web.bodies.reading import Unknown
@@ -74,6 +75,8 @@ class Whole:
     """The stop string or the stop token that ended it, if it was one that was asked for."""
     of_prompt: OfPrompt | None = None
     """How likely the tokens of the prompt were, where that was asked."""
+    phases: Phases | None = None
+    """When it came to what."""
 
     @property
     def text(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
@@ -23,6 +24,9 @@ from chatstream_trio.web.dialect import Head
 from chatstream_trio.web.errors import ErrorReply
 from chatstream_trio.web.openai.chunks import FINISH_REASONS, LEAST_LOGPROB, queue_json, usage_json
 
+HALF = "\N{REPLACEMENT CHARACTER}"
+"""What a part of a character looks like by itself."""
+
 
 @frozen
 class Echo:
@@ -38,10 +42,15 @@ class Echo:
 
 @define
 class OldLogprobs:
-    """OpenAI's older shape: a list for each thing, one entry a token."""
+    """OpenAI's older shape: a list for each thing, one entry a token.
+
+    It has to be told of all tokens of a choice, in order: one may be a part of a character, whose
+    place is that of the whole.
+    """
 
     offset: int = 0
-    """Characters before the first token."""
+    """Characters before the next token."""
+    _decoder: IncrementalDecoder = field(factory=lambda: getincrementaldecoder("utf-8")("replace"))
     _tokens: list[str] = field(factory=list, init=False)
     _logprobs: list[float | None] = field(factory=list, init=False)
     _best: list[dict[str, float] | None] = field(factory=list, init=False)
@@ -50,16 +59,21 @@ class OldLogprobs:
     def take(self, likely: Sequence[TokenLikelihood]) -> None:
         """Tokens of the answer."""
         for it in likely:
-            self._add(it.token, it.logprob, {_text(token): _least(p) for token, p in it.best})
+            self._add(it.token, it.logprob, _named(it.best))
 
-    def take_prompt(self, places: Sequence[Sequence[RankedToken]]) -> None:
-        """Tokens of the prompt, of the first of which nothing is known."""
+    def take_prompt(self, text: str, places: Sequence[Sequence[RankedToken]]) -> None:
+        """Tokens of the prompt, of the first of which nothing is known; it may be one that the
+        tokenizer put there, and no part of the text."""
         for own, *best in places:
             if own.rank:
-                named = {_text(it.token): _least(it.logprob) for it in best}
+                named = _named((it.token, it.logprob) for it in best)
                 self._add(own.token, own.logprob, named)
             else:
                 self._add(own.token, None, None)
+                if not text.startswith(_text(own.token).rstrip(HALF)):
+                    self.offset = 0
+        self.offset = len(text)
+        self._decoder.reset()
 
     def _add(self, token: bytes, logprob: float | None, best: dict[str, float] | None) -> None:
         text = _text(token)
@@ -68,17 +82,22 @@ class OldLogprobs:
         self._tokens.append(text)
         self._logprobs.append(None if logprob is None else _least(logprob))
         self._best.append(best)
-        self._offsets.append(self.offset)
-        self.offset += len(text)
+        begun = bool(self._decoder.getstate()[0])
+        said = self._decoder.decode(token)
+        lost = begun and said.startswith(HALF)  # what became of half a character before it
+        self._offsets.append(self.offset + lost)
+        self.offset += len(said)
 
     def json(self) -> dict[str, Any]:
-        """All that was taken."""
-        return {
+        """All that was taken since the last time."""
+        told = {
             "tokens": self._tokens,
             "token_logprobs": self._logprobs,
             "top_logprobs": self._best,
             "text_offset": self._offsets,
         }
+        self._tokens, self._logprobs, self._best, self._offsets = [], [], [], []
+        return told
 
 
 @define
@@ -94,7 +113,7 @@ class CompletionChunks(Chunks):
     logprobs: bool = False
     echo: Echo = field(factory=lambda: Echo((), 1))
     says_nothing: bool = False
-    _spoken: dict[int, int] = field(factory=dict, init=False)  # by choice: characters so far
+    _likely: dict[int, OldLogprobs] = field(factory=dict, init=False)  # by choice
 
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
         match event:
@@ -149,10 +168,9 @@ class CompletionChunks(Chunks):
     ) -> bytes:
         told = None
         if self.logprobs and likely:
-            logprobs = OldLogprobs(self._spoken.get(choice, 0))
+            logprobs = self._likely.setdefault(choice, OldLogprobs())
             logprobs.take(likely)
             told = logprobs.json()
-        self._spoken[choice] = self._spoken.get(choice, 0) + len(text)
         said = {
             "index": choice,
             "text": text,
@@ -165,6 +183,14 @@ class CompletionChunks(Chunks):
             so_far = self.answers.usage(choice) if self.continuous_usage else None
             chunk["usage"] = None if so_far is None else usage_json(so_far)
         return sse.data(chunk)
+
+
+def _named(best: Iterable[tuple[bytes, float]]) -> dict[str, float]:
+    """The likeliest first: of parts of characters, which look the same, the likeliest counts."""
+    named: dict[str, float] = {}
+    for token, logprob in best:
+        named.setdefault(_text(token), _least(logprob))
+    return named
 
 
 def _text(token: bytes) -> str:

@@ -37,7 +37,11 @@ class CompletionBody(GenerationBody, frozen=True, kw_only=True):
     """The body of ``POST /v1/completions``."""
 
     foreign = Foreign(
-        {name: fine for name, fine in CHANGES_NOTHING.items() if name not in _OURS}, HABITS
+        {
+            **{name: fine for name, fine in CHANGES_NOTHING.items() if name not in _OURS},
+            "add_special_tokens": lambda value: value is True,
+        },
+        HABITS,
     )
     prompt: str | list[str | int | list[int]]
     """A text or tokens; or a list of either, each with answers of its own."""
@@ -96,7 +100,7 @@ class CompletionBody(GenerationBody, frozen=True, kw_only=True):
         requests = []
         for at, prompt in enumerate(self.prompts()):
             if isinstance(prompt, tuple) and not all(0 <= id < given.vocab_size for id in prompt):
-                place = "prompt" if len(self.prompt) == len(prompt) else f"prompt[{at}]"
+                place = "prompt" if isinstance(self.prompt[0], int) else f"prompt[{at}]"
                 raise InvalidRequest(
                     f"a token id must be from 0 to {given.vocab_size - 1}", param=place
                 )
@@ -159,7 +163,7 @@ class CompletionCall:
         logprobs = OldLogprobs()
         if self.logprobs:
             if before is not None and of_prompt is not None:
-                logprobs.take_prompt(of_prompt())
+                logprobs.take_prompt(before, of_prompt())
             if not self.says_nothing:
                 logprobs.take(answer.logprobs)
         choice = {
@@ -222,4 +226,9 @@ class Completions:
 
 
 def _text(prompt: str | tuple[int, ...], given: Given) -> str:
-    return prompt if isinstance(prompt, str) else given.decode(prompt)
+    if isinstance(prompt, str):
+        return prompt
+    try:
+        return given.decode(prompt)
+    except UnsupportedField as error:
+        raise UnsupportedField(error.message, param="prompt") from None

@@ -16,6 +16,14 @@ _MOST = 200
 """Characters of a path that a message repeats."""
 
 
+_NOT_HERE = {
+    **dict.fromkeys(("rerank", "score"), "no model for ranking is served"),
+    **dict.fromkeys(("audio", "images"), "the model reads and writes text"),
+    "moderations": "no model for moderation is served",
+}
+"""Paths of other servers' APIs that clients try, by their first part: why there will be nothing."""
+
+
 @define
 class Paths:
     """The endpoints of some blueprints."""
@@ -79,7 +87,8 @@ class Paths:
             f"{'|'.join(methods)} {path}" for path, methods in found.items() if path not in bare
         )
         also = f"; what is below {' or '.join(self._prefixes)} also without it" if bare else ""
-        return NotFound(f"there is no {_cut(path)} here; there are {there}{also}")
+        why = next((f": {_NOT_HERE[part]}" for part in _parts(path) if part in _NOT_HERE), "")
+        return NotFound(f"there is no {_cut(path)} here{why}; there are {there}{also}")
 
     def _wrong_method(self, path: str, method: str, error: MethodNotAllowed) -> MethodNotAllowed:
         valid = sorted(error.valid_methods or ())
@@ -91,6 +100,11 @@ class Paths:
 def _spoken(methods: set[str] | list[str]) -> list[str]:
     """Without those that come with another."""
     return sorted(set(methods) - {"HEAD", "OPTIONS"})
+
+
+def _parts(path: str) -> list[str]:
+    """The first part of a path, and what is behind a version."""
+    return path.strip("/").split("/")[:2]
 
 
 def _cut(path: str) -> str:

@@ -1,0 +1,1 @@
+"""Ollama's API, for the front-ends that look for one."""
