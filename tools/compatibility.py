@@ -30,6 +30,7 @@ from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
 from chatstream_trio.web.completions.completions import Completions
 from chatstream_trio.web.dialect import Dialect, Given
+from chatstream_trio.web.embeddings.embeddings import Embeddings
 from chatstream_trio.web.ollama.call import NothingAsked, Ollama
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -59,6 +60,7 @@ def by(dialect: Dialect) -> Parser:
 PARSERS: Mapping[str, Parser] = {
     "/v1/chat/completions": by(ChatCompletions()),
     "/v1/completions": by(Completions()),
+    "/v1/embeddings": by(Embeddings()),
     "/v1/messages": by(Messages()),
     "/api/chat": by(Ollama(chat=True)),
     "/api/generate": by(Ollama(chat=False)),
