@@ -68,6 +68,21 @@ async def test_refusal_is_exact(admission: Admission) -> None:
         Guest(admission)
 
 
+async def test_who_left_a_seat_may_stand_at_the_end_again(admission: Admission) -> None:
+    """Not even a key that has filled its places is refused then; and it goes before nobody."""
+    guests = [Guest(admission) for _ in range(5)]
+    await wait_all_tasks_blocked()
+    sat = guests[0].ticket
+    sat.leave()
+    Guest(admission)
+    with pytest.raises(QueueFull):
+        Guest(admission)
+    again = sat.again(on_seat=lambda: None, on_move=lambda: None)
+    await wait_all_tasks_blocked()
+    assert again.key == sat.key
+    assert again.position == 4
+
+
 async def test_who_is_gone_never_gets_a_seat(admission: Admission) -> None:
     """Laws 1 and 3: a ticket that was left counts no more from that moment, and is skipped."""
     guests = [Guest(admission) for _ in range(5)]

