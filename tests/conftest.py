@@ -8,12 +8,14 @@ import pytest
 
 NEEDS_TORCH = (
     "web/test_completions.py",
+    "web/test_embeddings_model.py",
     "web/test_front_ends.py",
     "web/test_langchain.py",
     "web/test_npm_clients.py",
     "test_demo_model.py",
     "test_train_demo_model.py",
     "test_overload_demo_model.py",
+    "embedder/test_embedder.py",
     "engine/test_checkpoint.py",
     "engine/test_batch_invariance.py",
     "engine/test_compiled.py",

@@ -173,6 +173,8 @@ def test_what_is_left_is_cut_with_an_error_event(flags: tuple[str, str]) -> None
         (("--model", "./nothing-here"), "no model folder"),
         (("--model", "scripted:soon"), "milliseconds"),
         (("--device", "toaster"), "device must be one of auto, cpu, cuda"),
+        (("--embedding-model", "/no/such/model"), "no model folder at '/no/such/model'"),
+        (("--pooling", "max"), "pooling must be one of mean, last"),
         (("--config", "/no/such.toml"), "cannot read /no/such.toml"),
     ],
 )
@@ -183,6 +185,17 @@ def test_a_wrong_setting_is_one_line_and_code_2(flags: tuple[str, ...], words: s
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert words in line
+
+
+def test_an_embedding_model_that_cannot_be_loaded_is_code_2(tmp_path: Path) -> None:
+    """One line, and the chat model that is there hides nothing."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "t5"}')
+    done = run("serve", "--model", "scripted", "--embedding-model", str(folder), "--port", "0")
+    assert done.returncode == 2
+    assert "'second'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_port_in_use_is_one_line_and_code_2() -> None:

@@ -51,17 +51,21 @@ LINES = {
     "torch_runner/load": "engine errors grammars torch_runner torch_runner/attention"
     " torch_runner/kv torch_runner/load/layers torch_runner/load/options torch_runner/load/source"
     " torch_runner/pieces torch_runner/shape | attrs torch transformers",
+    "embedder": "engine errors | attrs torch transformers",
     "validation": "conversation errors | attrs",
     "request.py": "conversation engine errors grammars/grammar validation | attrs",
     "settings.py": "engine errors request text/answers | attrs",
     "generation": "admission engine errors events grammars/grammar request text | attrs trio",
-    "models.py": "demo engine errors grammars settings text torch_runner/load"
+    "models.py": "demo embedder engine errors grammars settings text torch_runner/load"
     " torch_runner/load/options torch_runner/load/source torch_runner/shape | attrs transformers",
     "keeper.py": "engine errors | trio",
     "house.py": "admission aside/threads engine engine/drivers engine/engine errors generation"
     " keeper models settings text | attrs trio",
-    "service.py": "engine errors generation grammars house models progress request settings text"
+    "vectors/batch.py": "admission errors generation request text | attrs trio",
+    "vectors": "aside engine errors generation house models request settings text vectors/batch"
     " | attrs trio",
+    "service.py": "engine errors generation grammars house models progress request settings text"
+    " vectors | attrs trio",
     "web/transport": "| attrs h11 h2 hypercorn priority quart quart_trio trio werkzeug",
     "web/bodies": "errors aside | attrs msgspec quart trio werkzeug",
     "web": "conversation errors events generation house aside request service settings web/bodies"
@@ -79,7 +83,10 @@ LINES = {
     " web/openapi | attrs msgspec quart",
     "web/ollama": "conversation engine errors events generation grammars/grammar house aside"
     " request service web web/bodies web/openai web/openapi | attrs msgspec quart",
-    "web/app.py": "service settings web web/anthropic web/completions web/gates web/ollama"
+    "web/embeddings": "aside errors request service validation vectors/batch web web/bodies"
+    " web/openai web/openapi | attrs quart",
+    "web/app.py": "service settings web web/anthropic web/completions web/embeddings web/gates"
+    " web/ollama"
     " web/openai web/openapi web/responses web/transport | quart quart_trio trio werkzeug",
     "serving.py": "engine errors house models service settings web/app web/transport | attrs trio",
     "bench": "errors settings | attrs matplotlib msgspec rich trio",

@@ -30,6 +30,7 @@ from chatstream_trio.web.app import APIS
 from chatstream_trio.web.bodies.reading import Unknown, Wire, read
 from chatstream_trio.web.completions.completions import Completions
 from chatstream_trio.web.dialect import Dialect, Given
+from chatstream_trio.web.embeddings.embeddings import Embeddings
 from chatstream_trio.web.ollama.call import NothingAsked, Ollama
 from chatstream_trio.web.openai import replies
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -59,6 +60,7 @@ def by(dialect: Dialect) -> Parser:
 PARSERS: Mapping[str, Parser] = {
     "/v1/chat/completions": by(ChatCompletions()),
     "/v1/completions": by(Completions()),
+    "/v1/embeddings": by(Embeddings()),
     "/v1/messages": by(Messages()),
     "/api/chat": by(Ollama(chat=True)),
     "/api/generate": by(Ollama(chat=False)),
@@ -387,7 +389,6 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     official = data["requests"].get(one.key, [])
     peers = data["peers"].get(one.key, {})
     known = {it.encode_name for it in msgspec.structs.fields(one.cls)}
-    tag = one.cls.__struct_config__.tag_field
     foreign = [*one.cls.foreign.harmless, *one.cls.foreign.labels]
     rows = [title, ""]
     if one.cls.foreign.empty:
@@ -396,8 +397,10 @@ def table(one: Object, data: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*official, *sorted({*known, *peers, *foreign})]):
         whose = ["official"] if name in official else []
         whose += [peer for peer in peers.get(name, ()) if name not in official]
+        if name == one.cls.__struct_config__.tag_field:
+            continue
         seen = probe(one.parse, one.base, name)
-        said = verdict(seen, ours=name in {*known, tag}, empty=one.cls.foreign.empty)
+        said = verdict(seen, ours=name in known, empty=one.cls.foreign.empty)
         said = SAID.get(one.key, {}).get(name, said)
         rows.append(f"| `{name}` | {', '.join(whose) or '–'} | {said} |")
     return "\n".join([*rows, ""])

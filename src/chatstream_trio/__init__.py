@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "admission.admission": ("AdmissionStatistics",),
+    "admission.statistics": ("AdmissionStatistics",),
     "generation.ended": ("Ended", "RequestEnding"),
     "engine.face": ("EngineStatistics",),
     "engine.runner": ("Pooling", "RunnerInfo", "RunnerLost", "Sampling"),
@@ -71,11 +71,12 @@ _HOMES = {
     "web.transport.limits": ("ServerLimits",),
     "web.transport.server": ("bind", "serve"),
     "web.transport.tls": ("tls_context",),
+    "vectors.batch": ("Batch",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
-    from chatstream_trio.admission.admission import AdmissionStatistics as AdmissionStatistics
+    from chatstream_trio.admission.statistics import AdmissionStatistics as AdmissionStatistics
     from chatstream_trio.conversation import Conversation as Conversation
     from chatstream_trio.conversation import Message as Message
     from chatstream_trio.conversation import TextPart as TextPart
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
     from chatstream_trio.service import ChatStream as ChatStream
     from chatstream_trio.settings import Settings as Settings
     from chatstream_trio.text.words import WordCodec as WordCodec
+    from chatstream_trio.vectors.batch import Batch as Batch
     from chatstream_trio.web.app import create_app as create_app
     from chatstream_trio.web.app import install as install
     from chatstream_trio.web.transport.limits import ServerLimits as ServerLimits
@@ -152,6 +154,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdmissionStatistics",
+    "Batch",
     "ChatRequest",
     "ChatStream",
     "ChatStreamError",

@@ -48,7 +48,7 @@ def serve(
     """
     import trio
 
-    from chatstream_trio.models import find_model
+    from chatstream_trio.models import find_embedder, find_model
     from chatstream_trio.serving import open_door, run_server
     from chatstream_trio.web.gates.origins import Origins
 
@@ -57,6 +57,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _log_to_stderr()
     model = find_model(settings)
+    find_embedder(settings, 1)  # where nothing is there, that is a wrong setting
     Origins(settings)  # a malformed name or origin is a wrong setting
     abandoned = trio.run(run_server, settings, model, open_door(settings))
     if abandoned:  # a thread that cannot be stopped would hold up, or crash, the exit

@@ -5,16 +5,18 @@ It starts nothing and takes no request: the service does. It does not know HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
+from typing import TypeVar
 
 import trio
 from attrs import frozen
 
-from chatstream_trio.admission.admission import Admission, AdmissionStatistics
+from chatstream_trio.admission.admission import Admission
+from chatstream_trio.admission.statistics import AdmissionStatistics
 from chatstream_trio.aside.threads import SideThreads
 from chatstream_trio.engine.drivers import TaskDriver, ThreadDriver
 from chatstream_trio.engine.engine import LocalEngine
@@ -29,6 +31,8 @@ from chatstream_trio.models import Model, Progress
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 
+T = TypeVar("T")
+
 ANY_NAME = "*"
 LONGEST_SPACING = 0.1
 """Seconds between two pieces of a stream's text, however many streams there are: readers see no
@@ -42,6 +46,9 @@ class Health(Enum):
     LOADING = "loading"
     DRAINING = "draining"
     FAILED = "failed"
+
+
+_WORST_FIRST = (Health.FAILED, Health.DRAINING, Health.LOADING, Health.OK)
 
 
 @frozen
@@ -99,7 +106,10 @@ class House:
         *,
         threaded: bool,
         weights: Mapping[str, float] | None,
+        host: House | None = None,
     ) -> None:
+        """``host``: whose second model this is; it shares ids, side threads and the end."""
+        self._host = host
         self.settings = settings
         self.names = Names.of(model.id, settings.served_model_name)
         self._model = model
@@ -122,13 +132,28 @@ class House:
         )
         self._nursery = nursery
         self._codec: Codec | None = None
-        self._side = SideThreads(threaded)
-        self._requests = Requests()
+        self._side: SideThreads = SideThreads(threaded) if host is None else host._side
+        self._requests: Requests = Requests() if host is None else host._requests
         self._draining = False
         self.started_at = trio.current_time()
         self.version = 0
         """Counts the changes of who sits, waits, generates or is gone."""
         self._change = trio.Event()
+
+    @property
+    def seconds(self) -> Sequence[House]:
+        """Its second models: one or none."""
+        return ()
+
+    @property
+    def is_second(self) -> bool:
+        """Whether this is another's second model, which gives vectors."""
+        return self._host is not None
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._draining if self._host is None else self._host.draining
 
     @property
     def model_id(self) -> str:
@@ -151,7 +176,7 @@ class House:
     @property
     def abandoned(self) -> bool:
         """Whether a thread was left behind in a load or a turn that would not end."""
-        return self._engine.abandoned
+        return self._engine.abandoned or any(it.abandoned for it in self.seconds)
 
     def check(self) -> None:
         """Pass if a request can be taken.
@@ -159,7 +184,7 @@ class House:
         Raises:
             Loading, Draining, EngineFailed: It cannot.
         """
-        if self._draining:
+        if self.draining:
             raise Draining("the server is shutting down")
         if self.failure is not None:
             raise EngineFailed(str(self.failure))
@@ -179,12 +204,17 @@ class House:
 
     @property
     def health(self) -> Health:
-        """Whether a request sent now could be served."""
+        """Whether a request sent now could be served: by all models, where there are two."""
+        states = {self._own_health, *(it.health for it in self.seconds)}
+        return next(it for it in _WORST_FIRST if it in states)
+
+    @property
+    def _own_health(self) -> Health:
         engine = self._engine.statistics()
         hangs = engine.turn_seconds > self.settings.turn_timeout
         if self.failure is not None or engine.state is EngineState.ENDED or hangs:
             return Health.FAILED
-        if self._draining:
+        if self.draining:
             return Health.DRAINING
         return Health.OK if engine.state is EngineState.READY else Health.LOADING
 
@@ -208,6 +238,18 @@ class House:
             raise Loading("the model is still loading")
         return self._codec
 
+    async def _load_codec(self) -> None:
+        self._codec = await self._side.run(self._model.load_codec, size=0)
+
+    async def aside(self, work: Callable[[], T], *, size: int) -> T:
+        """Do what takes a while and changes nothing in a thread of the side.
+
+        Args:
+            work: What is to be done.
+            size: How much that is, about, in bytes: what is large has a thread of its own.
+        """
+        return await self._side.run(work, size=size)
+
     def _spacing(self) -> float:
         """Seconds between two pieces of a stream's text, so that all together keep the rate; none
         for who is alone."""
@@ -217,6 +259,8 @@ class House:
     def _changed(self) -> None:
         self.version += 1
         self._change.set()
+        if self._host is not None:
+            self._host._changed()
 
     async def changed_since(self, version: int) -> None:
         """Wait until there is a newer :attr:`version` than this."""
@@ -229,7 +273,7 @@ class House:
         """Everything at this moment."""
         return Status(
             health=self.health,
-            draining=self._draining,
+            draining=self.draining,
             admission=self._admission.statistics(),
             engine=self._engine.statistics(),
             streams=tuple(GenerationStatus.of(generation) for generation in self._requests),

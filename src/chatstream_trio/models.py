@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from chatstream_trio.engine.budget import Budget
 from chatstream_trio.engine.runner import Runner, RunnerLost
 from chatstream_trio.engine.scripted_runner import ScriptedRunner, StreamFaultError
-from chatstream_trio.errors import ModelNotLoaded, SettingsError, one_line
+from chatstream_trio.errors import ModelNotFound, ModelNotLoaded, SettingsError, one_line
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.codec import Codec
 from chatstream_trio.text.words import SEPARATOR, VOCAB_SIZE, WordCodec, token_id
@@ -106,6 +106,53 @@ class Model:
     """Loads the runner. It blocks; run it in the thread that will run the turns."""
     grammars: Grammars | None = None
     """What grammars mean to it; None if its answers cannot be held to one."""
+
+
+@frozen
+class LoadEmbedder:
+    """Loads a second model, which gives vectors. A value: it can go to a child."""
+
+    source: str
+    model_id: str
+    device: str
+    rows: int
+
+    def __call__(self, progress: Progress) -> Runner:
+        """See :func:`~chatstream_trio.embedder.loading.load_embedder`."""
+        from chatstream_trio.embedder.loading import load_embedder
+        from chatstream_trio.torch_runner.load.devices import choose_device
+
+        return load_embedder(self.source, self.model_id, choose_device(self.device), self.rows)
+
+
+def find_embedder(settings: Settings, rows: int) -> Model | None:
+    """What ``settings.embedding_model`` means, if anything. Quick, as :func:`find_model` is.
+
+    Args:
+        settings: All of them.
+        rows: Texts at once.
+
+    Raises:
+        SettingsError: It is a path, and no folder is there.
+    """
+    name = settings.embedding_model
+    if name is None:
+        return None
+    try:
+        folder = folder_of(name)
+    except ModelNotFound as error:
+        raise ModelNotFound(error.message, param="embedding_model") from None
+    source, id = (name, name) if folder is None else (str(folder), folder.resolve().name)
+    found = _configured(source, id, settings)
+
+    def load_codec() -> Codec:
+        try:
+            return found.load_codec()
+        except ModelNotLoaded as error:
+            raise SettingsError(error.message, param="embedding_model") from error
+
+    load = LoadEmbedder(source, id, settings.device, rows)
+    return Model(id, load_codec, load)
 
 
 def find_model(settings: Settings) -> Model:

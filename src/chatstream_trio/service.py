@@ -6,10 +6,10 @@ This is the public Python API. It does not know HTTP.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 from attrs import evolve
@@ -18,25 +18,25 @@ from chatstream_trio.engine.runner import Ability, RunnerInfo
 from chatstream_trio.errors import (
     Draining,
     InvalidRequest,
+    SettingsError,
 )
 from chatstream_trio.generation.ended import Ended
 from chatstream_trio.generation.entering import enter_all
 from chatstream_trio.generation.generation import Generation
-from chatstream_trio.house import House
-from chatstream_trio.models import Model, Progress, find_model
+from chatstream_trio.house import Names
+from chatstream_trio.models import Model, Progress, find_embedder, find_model
 from chatstream_trio.progress import loading_bar
 from chatstream_trio.request import Request
 from chatstream_trio.settings import Settings
 from chatstream_trio.text.bad_words import encode_bad_words
 from chatstream_trio.text.codec import Codec, Prompt
+from chatstream_trio.vectors.vectors import SEATS, Vectors
 
 if TYPE_CHECKING:
     from chatstream_trio.grammars.compiler import Grammars
 
-T = TypeVar("T")
 
-
-class ChatStream(House):
+class ChatStream(Vectors):
     """A model, its engine, its seats and its waiting room. Make one with :meth:`open`."""
 
     # ---- Life
@@ -48,6 +48,7 @@ class ChatStream(House):
         settings: Settings = Settings(),
         *,
         model: Model | None = None,
+        embedder: Model | None = None,
         wait: bool = True,
         progress: Progress | None = None,
         weights: Mapping[str, float] | None = None,
@@ -58,6 +59,7 @@ class ChatStream(House):
         Args:
             settings: Of these, the ones about the model, the house and the engine count.
             model: Serve this one instead of what ``settings.model`` names.
+            embedder: The same for ``settings.embedding_model``.
             wait: False gives the service at once, while it loads: requests raise ``Loading``.
             progress: Told how much is loaded. Without it, a progress bar is
                 shown if stderr is a terminal.
@@ -71,13 +73,16 @@ class ChatStream(House):
             ModelNotFound, ModelNotLoaded, ModelNotSupported: with ``wait``, or at once.
         """
         model = model or find_model(settings)
+        embedder = embedder or find_embedder(settings, SEATS)
+        _check_names(settings, model, embedder)
         bar = nullcontext(progress) if progress else loading_bar(model.id)
         failure: Exception | None = None
         with bar as tell:
             async with trio.open_nursery() as nursery:
                 chat = cls(settings, model, tell, nursery, threaded=threaded, weights=weights)
-                nursery.start_soon(chat._admission.deal)
-                nursery.start_soon(chat._keeper.run, chat._load_codec)
+                if embedder is not None:
+                    chat._add(embedder, threaded=threaded, weights=weights)
+                nursery.start_soon(chat._run)
                 nursery.start_soon(chat._requests.tell_silence)
                 try:
                     if wait:
@@ -92,25 +97,16 @@ class ChatStream(House):
             raise failure
 
     async def ready(self) -> RunnerInfo:
-        """Wait until the model is loaded.
+        """Wait until the model is loaded, and the second one, if there is one.
 
         Raises:
             ModelNotFound, ModelNotLoaded, ModelNotSupported: It cannot be.
+            SettingsError: The second one cannot be.
         """
         await self._keeper.ready()
+        if self.embedder is not None:
+            await self.embedder._keeper.ready()
         return self._engine.info
-
-    async def _load_codec(self) -> None:
-        self._codec = await self._side.run(self._model.load_codec, size=0)
-
-    async def aside(self, work: Callable[[], T], *, size: int) -> T:
-        """Do what takes a while and changes nothing in a thread of the side.
-
-        Args:
-            work: What is to be done.
-            size: How much that is, about, in bytes: what is large has a thread of its own.
-        """
-        return await self._side.run(work, size=size)
 
     # ---- Requests
 
@@ -227,6 +223,15 @@ class ChatStream(House):
         """End all requests now; their readers get :class:`Draining`."""
         self._draining = True
         self._requests.fail(lambda: Draining("the server is shutting down"))
+
+
+def _check_names(settings: Settings, model: Model, embedder: Model | None) -> None:
+    """Refuse two models of one name."""
+    if embedder is not None and embedder.id in Names.of(model.id, settings.served_model_name).said:
+        raise SettingsError(
+            f"both models are called {embedder.id!r}; give another served_model_name",
+            param="embedding_model",
+        )
 
 
 def _read(

@@ -109,6 +109,14 @@ class Settings:
     """Name under which clients ask for the model, or * for any. Repeat it for more: the first is
     what replies say. Default: the model's own, or its folder's."""
 
+    embedding_model: str | None = None
+    """Folder or hub name of a second, small model for /v1/embeddings, such as one of
+    sentence-transformers. Default: embeddings are the served model's own."""
+
+    pooling: str = field(default="last", validator=_one_of("mean", "last"))
+    """How the served model's hidden states become an embedding: that of the last token, or their
+    mean. A second model's own files say it."""
+
     host: str = "127.0.0.1"
     """Address or name to listen on; localhost is that of both families."""
 

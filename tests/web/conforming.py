@@ -22,7 +22,8 @@ class Document:
     def operation(self, method: str, path: str) -> dict[str, Any] | None:
         """What it says of a path, which may be without ``/v1``."""
         for template, item in self.said["paths"].items():
-            pattern = re.sub(r"\\\{\w+\\\}", ".+", re.escape(template))
+            pattern = re.escape(template).replace(r"\{name\}", ".+")  # a model's may have a slash
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", pattern)
             short = pattern.removeprefix("/v1")
             if method.lower() in item and (
                 re.fullmatch(pattern, path) or re.fullmatch(short, path)

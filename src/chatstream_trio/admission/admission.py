@@ -20,10 +20,11 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from chatstream_trio.admission.lines import Lines
 from chatstream_trio.admission.seat_times import SeatTimes
+from chatstream_trio.admission.statistics import AdmissionStatistics
 from chatstream_trio.errors import QueueFull, TooManyForKey
 
 
@@ -33,20 +34,6 @@ class TicketState(Enum):
     WAITING = "waiting"
     SEATED = "seated"
     GONE = "gone"
-
-
-@frozen
-class AdmissionStatistics:
-    """What :meth:`Admission.statistics` returns."""
-
-    active: int
-    """Seats in use."""
-    max_active: int
-    waiting: int
-    """Live requests in the waiting room."""
-    max_waiting: int
-    seat_seconds: float | None
-    """How long a seat was held lately, on average; None before the first was given back."""
 
 
 @define(eq=False)
@@ -94,6 +81,17 @@ class Ticket:
     def leave(self) -> None:
         """Give back the place or the seat. Safe to call again."""
         self._admission._leave(self)
+
+    def again(
+        self, key: str = "", *, on_seat: Callable[[], None], on_move: Callable[[], None]
+    ) -> Ticket:
+        """Another ticket of the same key, at the end of its line; ``key`` means nothing.
+
+        For whoever has left a seat this moment, so that nobody came between: the house has room
+        for it, and it is not refused. See :meth:`Admission.enter`.
+        """
+        ticket = Ticket(self.key, self._admission, on_seat, on_move)
+        return self._admission._join(ticket)
 
 
 class Admission:
@@ -162,19 +160,18 @@ class Admission:
             QueueFull: Case 1.
             TooManyForKey: Case 2.
         """
+        retry_after = self.seconds_until_free(1) or 1.0
         if self._seats.borrowed_tokens + len(self._lines) >= self._max_active + self._max_waiting:
-            raise QueueFull(
-                f"the house is full: {self._max_active} generate, {self._max_waiting} wait",
-                retry_after=self.seconds_until_free(1) or 1.0,
-            )
+            told = f"the house is full: {self._max_active} generate, {self._max_waiting} wait"
+            raise QueueFull(told, retry_after=retry_after)
         about_to_sit = max(0, min(self._seats.available_tokens, self._room(key)))
         if self._lines.waiting(key) >= self._places_per_key + about_to_sit:
-            raise TooManyForKey(
-                f"{self._lines.waiting(key)} requests of this client wait already",
-                retry_after=self.seconds_until_free(1) or 1.0,
-            )
-        ticket = Ticket(key, self, on_seat, on_move)
-        self._lines.join(ticket, key)
+            told = f"{self._lines.waiting(key)} requests of this client wait already"
+            raise TooManyForKey(told, retry_after=retry_after)
+        return self._join(Ticket(key, self, on_seat, on_move))
+
+    def _join(self, ticket: Ticket) -> Ticket:
+        self._lines.join(ticket, ticket.key)
         self._note_change()
         return ticket
 

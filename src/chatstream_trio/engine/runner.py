@@ -208,6 +208,8 @@ class RunnerInfo:
     """Tokens that a block of the KV memory has room for. By default a block is a whole row."""
     blocks: int = 0
     """Blocks of the KV memory. One stream of ``max_model_len`` tokens fits at least."""
+    vector_size: int = 0
+    """Numbers in a vector, where it gives any."""
 
     def __attrs_post_init__(self) -> None:
         # Not as defaults that look at the others: who decodes a message knows no such thing.

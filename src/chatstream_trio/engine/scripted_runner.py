@@ -17,8 +17,10 @@ from attrs import define, field
 
 from chatstream_trio.engine.checks import check_abilities
 from chatstream_trio.engine.runner import (
+    Ability,
     Decode,
     Finish,
+    Pooling,
     Prefill,
     RunnerInfo,
     Sampling,
@@ -28,10 +30,14 @@ from chatstream_trio.engine.runner import (
     TurnResult,
 )
 
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
+VECTOR_SIZE = len(_PRIMES)
+
 
 @define
 class ScriptedRunner:
-    """Says the last message of the prompt again and again, one token a step.
+    """Says the last message of the prompt again and again, one token a step. It also gives
+    vectors, which mean nothing.
 
     Args:
         rows: Streams at once.
@@ -75,6 +81,8 @@ class ScriptedRunner:
             pace=self.pace,
             block_size=size,
             blocks=self.blocks or self.rows * -(-self.max_model_len // size),
+            abilities=frozenset({Ability.POOL}),
+            vector_size=VECTOR_SIZE,
         )
 
     def launch(self, turn: Turn) -> Finish:
@@ -111,8 +119,17 @@ class ScriptedRunner:
             return None
         told = len(start.prompt) - start.said
         read = [self._read(table, position) for position in range(told)]
+        if start.pool is not None:
+            return self._pooled(chunk.row, read if start.pool is Pooling.MEAN else read[-1:])
         self._messages[chunk.row] = self._last_message(read) or range(told)
         return self._next(chunk.row, table, start.said)
+
+    def _pooled(self, row: int, tokens: list[int]) -> Step:
+        """Their mean, where a token is a vector of residues; or a fault."""
+        if fault := next((fault for token in tokens if (fault := self.faults.get(token))), None):
+            return self._fail(row, fault)
+        sums = [sum(1 + token % prime for token in tokens) for prime in _PRIMES]
+        return Step(row, pooled=tuple(number / len(tokens) for number in sums))
 
     def _decode(self, decode: Decode, table: tuple[int, ...]) -> Step:
         """A right guess is written as well, and one token more is said for it."""
@@ -150,13 +167,13 @@ class ScriptedRunner:
     def _next(self, row: int, table: tuple[int, ...], said: int) -> Step:
         message = self._messages[row]
         token = self._read(table, message[said % len(message)])
-        match self.faults.get(token):
-            case None:
-                return Step(row, (token,))
-            case StreamFaultError() as fault:
-                return Step(row, fault=str(fault))
-            case error:
-                raise error
+        fault = self.faults.get(token)
+        return Step(row, (token,)) if fault is None else self._fail(row, fault)
+
+    def _fail(self, row: int, fault: Exception) -> Step:
+        if isinstance(fault, StreamFaultError):
+            return Step(row, fault=str(fault))
+        raise fault
 
     def _last_message(self, tokens: list[int]) -> range:
         for index in range(len(tokens) - 1, -1, -1):

@@ -41,8 +41,8 @@ class Ended:
     """When, by Trio's clock."""
 
     @classmethod
-    def of(cls, generations: Sequence[Generation]) -> Ended:
-        """How a request ended, or is about to: all of its choices."""
+    def of(cls, generations: Sequence[Generation], earlier: int = 0) -> Ended:
+        """How a request ended, or is about to: all of its choices, and what was read before."""
         errors = [it.error for it in generations if it.error is not None]
         if any(isinstance(error, StreamCancelled) for error in errors):
             outcome = RequestEnding.CANCELLED
@@ -53,7 +53,7 @@ class Ended:
         else:
             outcome = RequestEnding.ABANDONED
         first = generations[0]
-        prompts = sum(it.usage.prompt_tokens for it in generations if it.leader is None)
+        prompts = sum(it.usage.prompt_tokens for it in generations if it.leader is None) + earlier
         answers = sum(it.usage.completion_tokens for it in generations)
         return cls(first.id, first.key, outcome, prompts, answers)
 

@@ -24,6 +24,8 @@ class Requests:
 
     _live: dict[str, Sequence[Generation]] = field(factory=dict, init=False)
     """By id, which is one request's alone: a generation for each of its choices."""
+    _earlier: dict[str, Callable[[], int]] = field(factory=dict, init=False)
+    """By id: tokens of prompts that it was done with before."""
     _ended: EndedRequests = field(factory=EndedRequests, init=False)
     _nobody_left: trio.Event = field(factory=trio.Event, init=False)  # made anew by who waits
 
@@ -39,14 +41,22 @@ class Requests:
         if id in self._live:
             raise IdInUse(f"another live request has the id {id!r}", param="id")
 
-    def add(self, id: str, generations: Sequence[Generation]) -> None:
-        """A request is live from now on."""
-        self._live[id] = generations
+    def add(
+        self, id: str, generations: Sequence[Generation], earlier: Callable[[], int] = lambda: 0
+    ) -> None:
+        """A request is live from now on.
+
+        Args:
+            id: Its own alone.
+            generations: At least one; there may be others later.
+            earlier: Tokens of the prompts of those that were there before.
+        """
+        self._live[id], self._earlier[id] = generations, earlier
 
     def remove(self, id: str) -> None:
         """The scope of a request is over: remember how it ended, and let go."""
-        generations = self._live.pop(id)
-        self._ended.remember(Ended.of(generations))
+        generations, earlier = self._live.pop(id), self._earlier.pop(id)
+        self._ended.remember(Ended.of(generations, earlier()))
         for generation in reversed(generations):  # so that none begins when the first has ended
             generation.close()
         if not self._live:
@@ -66,7 +76,7 @@ class Requests:
         if generations and key in (None, generations[0].key):
             for generation in reversed(generations):
                 generation.fail(StreamCancelled("the request was cancelled by its id"))
-            return Ended.of(generations)
+            return Ended.of(generations, self._earlier[id]())
         ended = None if generations else self._ended.find(id)
         if ended is None or key not in (None, ended.key):
             raise StreamNotFound(f"no request has the id {id!r}", param="id")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 from quart import Blueprint, Response, g, request
 from werkzeug.datastructures import Headers
@@ -30,6 +31,9 @@ from chatstream_trio.web.errors import refuse
 from chatstream_trio.web.sse import to_json
 from chatstream_trio.web.transport.connection import enter_request_scope
 
+C = TypeVar("C")
+T = TypeVar("T")
+
 STREAM_ID = "X-Stream-Id"
 """The header in which a client chooses the id of its request, and every reply says it."""
 TIMEOUT_HEADERS = {
@@ -43,7 +47,7 @@ LARGE_BODY = 2**14
 """Bytes from which on a body is not read on the event loop: half a millisecond there, at most."""
 
 
-def speak(blueprint: Blueprint, dialect: Dialect) -> None:
+def speak(blueprint: Blueprint, dialect: Dialect[object]) -> None:
     """Let all that a blueprint says be of one dialect: its errors too, and the ids of its replies.
 
     Args:
@@ -58,33 +62,49 @@ def speak(blueprint: Blueprint, dialect: Dialect) -> None:
     blueprint.after_request(_name_the_request)
 
 
-async def answer(dialect: Dialect) -> Response:
-    """Answer the request that is handled, streaming or whole.
+async def enter(
+    dialect: Dialect[C], scope: Callable[[ChatStream, C, Head, str], AbstractAsyncContextManager[T]]
+) -> tuple[C, Head, T]:
+    """Read the request that is handled, and take what it wants, in its own scope: that ends with
+    the request, whatever becomes of the response.
 
-    The generation is entered in the request's own scope: it ends with the request, whatever
-    becomes of the response.
+    Args:
+        dialect: Of the API.
+        scope: Given the service, what was read, its head and whose it is, what is to be entered.
 
     Raises:
-        ChatStreamError, HTTPException: It is refused, or ended before the answer was whole.
+        ChatStreamError, HTTPException: It is refused.
     """
     chat, client = current_chat(), current_client()
     chat.check()
     id = g.request_id = _chosen_id() or dialect.new_id()
     call = await _read(chat, dialect)
+    head = Head(id, chat.model_id, int(time.time()), chat.fingerprint)
     try:
-        generations = await enter_request_scope(
-            chat.generate_all(call.requests, choices=call.choices, id=id, key=client.key)
-        )
+        return call, head, await enter_request_scope(scope(chat, call, head, client.key))
     except IdInUse as error:
         raise IdInUse(error.message, param=STREAM_ID) from None
-    head = Head(id, chat.model_id, int(time.time()), chat.fingerprint)
+
+
+async def answer(dialect: Dialect[Call]) -> Response:
+    """Answer the request that is handled, streaming or whole.
+
+    Raises:
+        ChatStreamError, HTTPException: It is refused, or ended before the answer was whole.
+    """
+    call, head, generations = await enter(
+        dialect,
+        lambda chat, call, head, key: chat.generate_all(
+            call.requests, choices=call.choices, id=head.id, key=key
+        ),
+    )
     if call.stream:
         return _stream(call.chunks(head, Chorus(generations)))
     wholes = await _complete(generations)
     if not any(whole.of_prompt for whole in wholes):
         return json_response(call.whole(head, wholes))
     size = _BYTES_OF_A_PLACE * sum(whole.usage.prompt_tokens for whole in wholes)
-    said = await chat.aside(lambda: to_json(call.whole(head, wholes)), size=size)
+    said = await current_chat().aside(lambda: to_json(call.whole(head, wholes)), size=size)
     return Response(said, content_type="application/json")
 
 
@@ -130,7 +150,7 @@ def _chosen_id() -> str | None:
     return chosen
 
 
-async def _read(chat: ChatStream, dialect: Dialect) -> Call:
+async def _read(chat: ChatStream, dialect: Dialect[C]) -> C:
     """What is asked. What is large is read aside."""
     timeouts = timeouts_in(request.headers)
     data = await read_body(request, chat.settings.max_body_bytes)

@@ -16,6 +16,8 @@ from chatstream_trio.web.anthropic.replies import error_json
 from chatstream_trio.web.completions import described as completions_described
 from chatstream_trio.web.completions import routes as completions
 from chatstream_trio.web.current import set_chat
+from chatstream_trio.web.embeddings import described as embeddings_described
+from chatstream_trio.web.embeddings import routes as embeddings
 from chatstream_trio.web.errors import handle_error
 from chatstream_trio.web.gates.gate import Gate
 from chatstream_trio.web.gates.origins import Origins
@@ -34,14 +36,23 @@ from chatstream_trio.web.transport.connection import RequestConnection
 BLUEPRINTS = (
     openai.blueprint,
     completions.blueprint,
+    embeddings.blueprint,
     responses.blueprint,
     anthropic.blueprint,
     status.blueprint,
 )
-BARE = (openai.bare, completions.bare, responses.bare, anthropic.bare, ollama.blueprint)
+BARE = (
+    openai.bare,
+    completions.bare,
+    embeddings.bare,
+    responses.bare,
+    anthropic.bare,
+    ollama.blueprint,
+)
 APIS = (
     openai_described.API,
     completions_described.API,
+    embeddings_described.API,
     responses_described.API,
     anthropic_described.API,
     ollama_described.API,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -124,13 +124,17 @@ class Call(Protocol):
         """The answer piece by piece."""
 
 
-class Dialect(Protocol):
-    """One API's way to ask and to be answered."""
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Dialect(Protocol[C_co]):
+    """One API's way to ask and to be answered; what it reads is a :class:`Call`, where it is asked
+    for an answer."""
 
     def new_id(self) -> str:
         """A fresh id of the API's kind, for a request that brought none."""
 
-    def parse(self, body: bytes, given: Given, walk: Walk) -> Call:
+    def parse(self, body: bytes, given: Given, walk: Walk) -> C_co:
         """Read a body. What is large is read in a thread of the side: wait for nothing here.
 
         Args:

@@ -113,6 +113,7 @@ def make_runner(
         notes=(*_notes(fitted, pool, options.rows), *recorded),
         block_size=pool.block_size,
         blocks=pool.blocks,
+        vector_size=model.config.get_text_config().hidden_size,
     )
     return TransformersRunner(forward, info=info, pool=pool, grammars=grammars)
 

@@ -114,7 +114,7 @@ _REST = (
         method="GET",
         path="/v1/models",
         summary="What is served",
-        description="The one model, under each of its names.",
+        description="The model, under each of its names; and a second one for embeddings.",
         reply=Models,
     ),
     Endpoint(

@@ -14,7 +14,7 @@ from typing import Any
 from quart import Blueprint, Response
 
 from chatstream_trio.errors import Loading
-from chatstream_trio.service import ChatStream
+from chatstream_trio.house import House
 from chatstream_trio.web.answering import answer, json_response, speak
 from chatstream_trio.web.current import current_chat, current_client
 from chatstream_trio.web.openai.chat import ChatCompletions
@@ -30,18 +30,23 @@ async def chat_completions() -> Response:
 
 
 async def models() -> Response:
-    """The one model that is served, under each of its names: a page for Anthropic's clients too."""
+    """The model that is served, under each of its names, and the second one that gives vectors: a
+    page for Anthropic's clients too."""
     current_client()
     chat = current_chat()
     cards = [_model_json(chat, name) for name in chat.names.said]
+    if chat.embedder is not None:
+        cards.append(_model_json(chat.embedder, chat.embedder.model_id))
     page = {"has_more": False, "first_id": cards[0]["id"], "last_id": cards[-1]["id"]}
     return json_response({"object": "list", "data": cards, **page})
 
 
 async def model(name: str) -> Response:
-    """The model, if it is the one."""
+    """The model, if it is one of them."""
     current_client()
     chat = current_chat()
+    if chat.embedder is not None and name in chat.embedder.names.said:
+        return json_response(_model_json(chat.embedder, name))
     chat.names.check(name)
     return json_response(_model_json(chat, name))
 
@@ -67,7 +72,7 @@ async def version() -> Response:
     return json_response({"version": metadata.version("chatstream-trio")})
 
 
-def _model_json(chat: ChatStream, id: str) -> dict[str, Any]:
+def _model_json(chat: House, id: str) -> dict[str, Any]:
     try:
         context = chat.info.max_model_len
     except Loading:

@@ -133,10 +133,7 @@ _INPUT: dict[str, Schema] = {
     "tool_choice": said("`auto`, `none` or `required`; or which."),
     "truncation": said("`auto` is ignored: what is too long is refused."),
 }
-_FUNCTION: dict[str, Schema] = {
-    "name": {"pattern": f"^{NAME.pattern}$", "description": "Needed."},
-    "parameters": said("The JSON schema of its arguments."),
-}
+_PARAMETERS = said("The JSON schema of its arguments.")
 FACTS: Facts = {
     InputBody: _INPUT,
     ResponseBody: {
@@ -175,15 +172,19 @@ FACTS: Facts = {
         "output": at_most(MOST_OBJECTS, "Of a call that was made."),
         "summary": at_most(MOST_OBJECTS),
     },
-    Function: _FUNCTION,
-    ToolBody: {**_FUNCTION, "type": said("`function` or `namespace`.")},
+    Function: {"name": {"pattern": f"^{NAME.pattern}$"}, "parameters": _PARAMETERS},
+    ToolBody: {
+        "type": said("`function` or `namespace`."),
+        "name": said("1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`."),
+        "parameters": _PARAMETERS,
+    },
     ChoiceBody: {
         "type": said("`function` or `allowed_tools`."),
         "name": said("Of a function."),
         "mode": said("`auto` or `required`, with `allowed_tools`."),
     },
     FormatBody: {
-        "name": {"pattern": "^[a-zA-Z0-9_-]{1,64}$", "description": "With a schema: needed."},
+        "name": said("Of a schema: 1 to 64 of a-z, A-Z, 0-9, `_` and `-`."),
         "schema": said("A JSON Schema, of draft 2020-12."),
     },
 }
