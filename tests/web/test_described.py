@@ -136,7 +136,8 @@ async def test_limits_are_where_they_are_said_to_be(
         response = await house.client.post(endpoint.path, json={**body, **extra, name: wrong})
         assert response.status_code == 400
         error = response.json()["error"]
-        assert str(error.get("param", error["message"])).startswith(name)
+        place = error if isinstance(error, str) else error.get("param", error["message"])
+        assert str(place).startswith(name)
         await house.until(active=0, waiting=0, kv_rows=0)
 
 
