@@ -82,7 +82,7 @@ LINES = {
     "web/completions": "aside errors events generation request web web/bodies web/openai"
     " web/openapi | attrs msgspec quart",
     "web/ollama": "conversation engine errors events generation grammars/grammar house aside"
-    " request service web web/bodies web/openai web/openapi | attrs msgspec quart",
+    " request service web web/bodies web/openai web/openapi | attrs msgspec quart trio",
     "web/embeddings": "aside errors request service validation vectors/batch web web/bodies"
     " web/openai web/openapi | attrs quart",
     "web/app.py": "service settings web web/anthropic web/completions web/embeddings web/gates"

@@ -132,6 +132,7 @@ async def test_who_waits_hears_lines_in_which_nothing_is_said() -> None:
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("/api/generate", {"prompt": "a", "system": "b", "raw": True}, "system"),
     *(
         (path, {**base, **fields}, word)
         for path, base in (("/api/chat", {"messages": ASKED}), ("/api/generate", {"prompt": "a"}))
@@ -243,3 +244,41 @@ async def test_what_is_not_served_says_why(method: str, path: str, why: str) -> 
         message = response.json()["error"]["message"]
         assert f"there is no {path!r} here: " in message
         assert why in message.partition(";")[0]
+
+
+async def test_a_call_that_was_cut_is_not_made() -> None:
+    """Its arguments are no object: nobody is to carry it out; the reason says that it was cut."""
+    async with open_acting() as acting:
+        house = acting.house
+        call = '<call:add> {"a": 1 } </call> END'
+        tools = [{"type": "function", "function": {"name": "add"}}]
+        asked = {"messages": [{"role": "user", "content": call}], "tools": tools}
+        cut = {**asked, "options": {"num_predict": 2}}
+        whole = (await post(house, "/api/chat", **cut, stream=False)).json()
+        said = (await post(house, "/api/chat", **cut)).text
+        lines = [json.loads(line) for line in said.splitlines()]
+        for message in (whole, *lines):
+            assert "tool_calls" not in message["message"]
+        assert whole["done_reason"] == lines[-1]["done_reason"] == "length"
+        made = (await post(house, "/api/chat", **asked, stream=False)).json()
+        assert made["message"]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+
+
+async def test_a_line_ends_where_lines_end() -> None:
+    """And not at what Unicode calls a line's end, where many clients cut."""
+    odd = "a\N{LINE SEPARATOR}b\N{NEXT LINE}c"
+    async with open_house() as house:
+        asked = {"messages": [{"role": "user", "content": odd}], "options": {"num_predict": 1}}
+        response = await post(house, "/api/chat", **asked)
+        said = [json.loads(line)["message"]["content"] for line in response.text.splitlines()]
+        assert "".join(said).strip() in odd
+
+
+async def test_a_last_message_of_the_assistant_goes_on() -> None:
+    """As Ollama has it; one that calls a tool, or says nothing, does not."""
+    async with open_acting() as acting:
+        for content in ("END", ""):
+            asked = [*ASKED, {"role": "assistant", "content": content}]
+            options = {"num_predict": 1}
+            await post(acting.house, "/api/chat", messages=asked, options=options)
+    assert [it.continue_final for it in acting.conversations] == [True, False]

@@ -20,16 +20,21 @@ def to_json(value: Any) -> bytes:
 
 
 _SEPARATORS = tuple((mark.encode(), f"\\u{ord(mark):04x}".encode()) for mark in "\x85\u2028\u2029")
-"""What ends a line for Unicode and not in a stream of events, and how JSON writes it otherwise."""
+"""What ends a line for Unicode and not in a stream, and how JSON writes it otherwise."""
 
 
-def data(value: Any) -> bytes:
-    """One event that carries JSON. Many clients cut lines where Unicode does: none is in it."""
+def to_line(value: Any) -> bytes:
+    """JSON on one line, also for the many clients that cut lines where Unicode does."""
     text = to_json(value)
     for mark, escaped in _SEPARATORS:
         if mark in text:  # always within a string
             text = text.replace(mark, escaped)
-    return b"data: " + text + b"\n\n"
+    return text
+
+
+def data(value: Any) -> bytes:
+    """One event that carries JSON."""
+    return b"data: " + to_line(value) + b"\n\n"
 
 
 def event(name: str, value: Any) -> bytes:

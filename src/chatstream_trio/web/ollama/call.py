@@ -16,7 +16,13 @@ from chatstream_trio.web.bodies.reading import read
 from chatstream_trio.web.dialect import Given, Head, Whole
 from chatstream_trio.web.errors import ErrorReply
 from chatstream_trio.web.ollama.chunks import Lines, said_json
-from chatstream_trio.web.ollama.replies import end_json, error_json, logprobs_json, time_json
+from chatstream_trio.web.ollama.replies import (
+    end_json,
+    error_json,
+    logprobs_json,
+    time_json,
+    whole_calls,
+)
 from chatstream_trio.web.ollama.schema import ChatBody, GenerateBody
 
 _LATEST = ":latest"
@@ -59,7 +65,9 @@ class OllamaCall:
         """All of it in one object."""
         (answer,) = answers
         assert answer.phases is not None
-        said = said_json(answer.text, answer.reasoning, answer.tool_calls, chat=self.chat)
+        said = said_json(
+            answer.text, answer.reasoning, whole_calls(answer.tool_calls), chat=self.chat
+        )
         return {
             "model": head.model,
             "created_at": time_json(),

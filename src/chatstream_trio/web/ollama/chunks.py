@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import trio
 from attrs import define, field
 
 from chatstream_trio.conversation import ToolCall
@@ -28,11 +29,14 @@ from chatstream_trio.web.ollama.replies import (
     error_json,
     logprobs_json,
     time_json,
+    whole_calls,
 )
 from chatstream_trio.web.openai.chunks import queue_json
-from chatstream_trio.web.sse import to_json
+from chatstream_trio.web.sse import to_line
 
 CONTENT_TYPE = "application/x-ndjson"
+SILENCE_SECONDS = 4.0
+"""After so long at most a client hears something, also while a call is made."""
 
 
 _GOES_ON: Mapping[str, Any] = {"done": False}
@@ -64,11 +68,13 @@ class Lines(Chunks):
     """Whether it is a chat, and each piece a message."""
     logprobs: bool
     _call: ToolCall | None = field(default=None, init=False)  # which is not complete
+    _waited: bool = field(default=False, init=False)
+    _told_at: float = field(factory=trio.current_time, init=False)
 
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
         match event:
-            case Started():
-                return b""
+            case Started():  # who did not wait hears its first token first
+                return self._line() if self._waited else b""
             case Text(text, likely):
                 return self._call_if_any() + self._line(text, likely=likely)
             case Reasoning(text, likely):
@@ -80,7 +86,9 @@ class Lines(Chunks):
             case ToolArguments(_, text, likely):
                 assert self._call is not None, "arguments come behind the start of their call"
                 self._call = ToolCall(self._call.id, self._call.name, self._call.arguments + text)
-                return self._line(likely=likely) if likely and self.logprobs else b""
+                quiet = trio.current_time() - self._told_at >= SILENCE_SECONDS
+                tells = quiet or (likely and self.logprobs)
+                return self._line(likely=likely) if tells else b""
             case Finished(reason, usage):
                 end = end_json(reason, usage, self.answers.phases(choice))
                 return self._call_if_any() + self._line(end=end)
@@ -89,13 +97,14 @@ class Lines(Chunks):
         """A call is one piece, as soon as it is complete."""
         if self._call is None:
             return b""
-        calls, self._call = (self._call,), None
-        return self._line(calls=calls)
+        calls, self._call = whole_calls([self._call]), None
+        return self._line(calls=calls) if calls else b""
 
     def _say_error(self, reply: ErrorReply) -> bytes:
-        return to_json(error_json(reply)) + b"\n"
+        return to_line(error_json(reply)) + b"\n"
 
     def _say_place(self, queued: Queued) -> bytes:
+        self._waited = True
         return self._line(end={**_GOES_ON, "queue": queue_json(queued)})
 
     def _say_silence(self) -> bytes:
@@ -110,6 +119,7 @@ class Lines(Chunks):
         likely: Sequence[TokenLikelihood] = (),
         end: Mapping[str, Any] = _GOES_ON,
     ) -> bytes:
+        self._told_at = trio.current_time()
         line = {
             "model": self.model,
             "created_at": time_json(),
@@ -118,4 +128,4 @@ class Lines(Chunks):
         }
         if likely and self.logprobs:
             line["logprobs"] = logprobs_json(likely)
-        return to_json(line) + b"\n"
+        return to_line(line) + b"\n"

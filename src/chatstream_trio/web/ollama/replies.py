@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -58,13 +58,21 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
+def whole_calls(calls: Iterable[ToolCall]) -> list[ToolCall]:
+    """Those whose arguments are an object: one that was cut, nobody should carry out."""
+    return [call for call in calls if _arguments(call) is not None]
+
+
 def call_json(call: ToolCall) -> dict[str, Any]:
-    """A call; where its arguments are no object, as in one that was cut, they are none."""
+    """A call that is whole."""
+    return {"id": call.id, "function": {"name": call.name, "arguments": _arguments(call)}}
+
+
+def _arguments(call: ToolCall) -> dict[str, Any] | None:
     try:
-        arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
+        return msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        arguments = {}
-    return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
+        return None
 
 
 def logprobs_json(likely: Sequence[TokenLikelihood]) -> list[dict[str, Any]]:

@@ -161,13 +161,17 @@ class ChatBody(OllamaBody, frozen=True, kw_only=True):
 
     def asked(self, timeouts: Timeouts, walk: Walk = iter) -> ChatRequest | None:
         """See :meth:`OllamaBody.asked`: without messages there is nothing to answer."""
+        common = self._common(timeouts)
         if not self.messages:
             return None
+        messages = to_messages(self.messages, walk)
+        last = messages[-1]
         return ChatRequest(
-            to_messages(self.messages, walk),
+            messages,
+            continue_final=last.role == "assistant" and bool(last.text) and not last.tool_calls,
             tools=tuple(tool.to_tool() for tool in walk(self.tools or ())),
             template_options=self._thinking(),
-            **self._common(timeouts),
+            **common,
         )
 
 
@@ -195,13 +199,16 @@ class GenerateBody(OllamaBody, frozen=True, kw_only=True):
                 " into a prompt that is raw",
                 param="suffix",
             )
+        common = self._common(timeouts)
         if not self.prompt:
             return None
+        if self.raw and self.system:
+            raise InvalidRequest("a raw prompt has no place for it", param="system")
         if self.raw:
-            return CompletionRequest(prompt=self.prompt, **self._common(timeouts))
+            return CompletionRequest(prompt=self.prompt, **common)
         said = [Message("system", self.system)] if self.system else []
         return ChatRequest(
             [*said, Message("user", self.prompt)],
             template_options=self._thinking(),
-            **self._common(timeouts),
+            **common,
         )
