@@ -408,3 +408,17 @@ async def test_several_answers_to_one_request() -> None:
         refused = (await house.ask(n=100)).json()["error"]
         assert (refused["code"], refused["param"]) == ("invalid_value", "n")
         await house.until(active=0, waiting=0, kv_rows=0)
+
+
+async def test_a_last_message_is_said_again() -> None:
+    """``echo``: an assistant's, whole and streamed; nobody else's."""
+    async with open_house() as house:
+        for role, before in (("assistant", "and "), ("user", "")):
+            messages = [{"role": "user", "content": "a"}, {"role": role, "content": "and "}]
+            body = {"messages": messages, "max_tokens": 1, "echo": True}
+            whole = (await house.client.post("/v1/chat/completions", json=body)).json()
+            text = whole["choices"][0]["message"]["content"]
+            assert text == before + "and "
+            said = await house.client.post("/v1/chat/completions", json={**body, "stream": True})
+            chunks = sse_events(said.text)[:-1]
+            assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == text

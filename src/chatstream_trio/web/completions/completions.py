@@ -30,7 +30,7 @@ DEFAULT_MAX_TOKENS = 16
 MOST_PROMPTS = 2048
 """In one request, before their number is held against that of the seats."""
 
-_OURS = ("add_special_tokens", "echo", "best_of", "logprobs")
+_OURS = ("add_special_tokens", "best_of", "logprobs")
 
 
 class CompletionBody(GenerationBody, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ class ChatCall:
     logprobs: bool
     reasoning: bool
     """Whether it is told what the model says to itself."""
+    echo: str = ""
+    """What is said again before each answer."""
 
     @property
     def requests(self) -> tuple[ChatRequest, ...]:
@@ -63,7 +65,7 @@ class ChatCall:
     def _choice(self, index: int, answer: Whole) -> dict[str, Any]:
         return {
             "index": index,
-            "message": _message_json(answer, reasoning=self.reasoning),
+            "message": _message_json(answer, self.echo, reasoning=self.reasoning),
             "logprobs": logprobs_json(answer.logprobs) if self.logprobs else None,
             "finish_reason": FINISH_REASONS[answer.reason],
             "stop_reason": answer.stop,
@@ -83,15 +85,17 @@ class ChatCall:
             include_queue=self.include_queue,
             logprobs=self.logprobs,
             reasoning=self.reasoning,
+            echo=self.echo,
         )
 
 
-def _message_json(answer: Whole, *, reasoning: bool) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+def _message_json(answer: Whole, echo: str, *, reasoning: bool) -> dict[str, Any]:
+    text = echo + answer.text
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if answer.reasoning and reasoning:
         message |= reasoning_json(answer.reasoning)
     if answer.tool_calls:
-        message["content"] = answer.text or None
+        message["content"] = text or None
         message["tool_calls"] = [call_json(call) for call in answer.tool_calls]
     return message
 
@@ -117,6 +121,7 @@ class ChatCompletions:
             include_queue=bool(options and options.include_queue),
             logprobs=bool(said.logprobs),
             reasoning=said.include_reasoning is not False,
+            echo=said.echoed,
         )
 
     def error(self, reply: ErrorReply) -> Any:

@@ -58,6 +58,7 @@ class ChatChunks(Chunks):
     include_queue: bool = False
     logprobs: bool = False
     reasoning: bool = True
+    echo: str = ""
     _head: dict[str, Any] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -73,7 +74,7 @@ class ChatChunks(Chunks):
     def _say(self, event: Started | Piece | Finished, choice: int) -> bytes:
         match event:
             case Started():
-                start = self._chunk(choice, {"role": "assistant", "content": ""})
+                start = self._chunk(choice, {"role": "assistant", "content": self.echo})
                 if self.include_queue:
                     return sse.data({"queue": {"status": "started"}}) + start
                 return start

@@ -39,7 +39,7 @@ CHANGES_NOTHING: Mapping[str, Harmless] = {
     "metadata": _is_object,
     # What the model reads, as peers let one say it
     "documents": _is_no_list,
-    **dict.fromkeys(("add_special_tokens", "echo"), is_off),
+    "add_special_tokens": is_off,
     **dict.fromkeys(("chat_template", "input_ids", "lora_path"), _only_null),
     "truncate_prompt_tokens": _only_null,
     # What it says

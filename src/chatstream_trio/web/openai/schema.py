@@ -15,7 +15,7 @@ from chatstream_trio.request import ChatRequest, Timeouts
 from chatstream_trio.web.bodies.reading import Foreign, Unknown, refuse_unknown
 from chatstream_trio.web.openai.body import MOST_LOGPROBS, GenerationBody, parse, unless_minus_one
 from chatstream_trio.web.openai.foreign import CHANGES_NOTHING, HABITS
-from chatstream_trio.web.openai.messages import ChatMessage
+from chatstream_trio.web.openai.messages import AssistantMessage, ChatMessage
 from chatstream_trio.web.openai.tools import Choice, Effort, ToolBody, converse
 
 
@@ -32,6 +32,8 @@ class ChatCompletionBody(GenerationBody, frozen=True, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    echo: bool | None = None
+    """As vLLM has it: a last message that is an assistant's is said again before the answer."""
     include_reasoning: bool | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
@@ -54,6 +56,12 @@ class ChatCompletionBody(GenerationBody, frozen=True, kw_only=True):
             parallel_tool_calls=self.parallel_tool_calls is not False,
             **self.common(vocab_size, timeouts),
         )
+
+    @property
+    def echoed(self) -> str:
+        """What is said again before the answer."""
+        last = self.messages[-1] if self.messages and self.echo else None
+        return last.to_message(iter).text if isinstance(last, AssistantMessage) else ""
 
     def _logprobs(self) -> int | None:
         most = self.top_logprobs or 0
