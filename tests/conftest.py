@@ -41,7 +41,7 @@ NEEDS_TORCH = (
     "web/test_completions_model.py",
     "web/test_logprobs.py",
     "web/test_ollama_model.py",
-    "web/test_masks.py",
+    "web/test_masked_tokens.py",
     "web/test_prompt_logprobs.py",
     "web/test_tool_calls.py",
     "web/test_histories_model.py",

@@ -178,7 +178,7 @@ def test_what_is_large_is_compiled_in_a_moment(compiler: Compiler, name: str) ->
 def test_a_stack_is_not_used_up() -> None:
     """In a process of its own, which the overflow of a stack would end: the longest chains."""
     code = """if True:
-        from test_grammars import *
+        from test_grammar_compiler import *
         compiler = Grammars(load).compiler(load().get_vocab_size(), EOS)
         for link in ('{"$ref":"#/%d"}', '{"items":{"$ref":"#/%d"}}', '{"allOf":[{"$ref":"#/%d"}]}'):
             try:
