@@ -32,7 +32,7 @@ const cases = {
     })).object,
   tool: async () => {
     const { toolCalls, finishReason } = await generateText({
-      model, prompt, maxOutputTokens: 200, tools: { find_seat: find }, toolChoice: "required",
+      model, prompt, maxOutputTokens: 2000, tools: { find_seat: find }, toolChoice: "required",
     });
     return { calls: toolCalls.map(({ toolName, input }) => ({ toolName, input })), finishReason };
   },
